@@ -1,0 +1,195 @@
+"""The `persia` command: its verbs and their options.
+
+A verb imports what it needs when it is called, so that `persia check` does not wait for what only a report needs.
+Data goes to stdout, progress and complaints to stderr; `persia.commands.exits` lists the exit codes.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, ParamSpec
+
+import typer
+
+from persia import __version__
+from persia.commands.exits import ExitCode, hush_stdout, note
+
+EXIT_CODES = """Exit codes: 0 done; 1 a validation failed; 2 wrong usage or scenario (file:line:column); 3 infeasible, with the reasons;
+4 the environment (a missing package, a folder that cannot be written to); 130 interrupted, leaving a valid partial run directory."""
+
+app = typer.Typer(
+    name="persia",
+    help="Plan and simulate the training of recommendation models with up to 100 trillion parameters.",
+    epilog=EXIT_CODES,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+OWN_PACKAGES = ("persia", "reports", "scenarios", "simulator")
+
+P = ParamSpec("P")
+Source = Annotated[str, typer.Argument(metavar="SCENARIO", help="A YAML file, or the name of a packaged scenario such as persia-100t.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a field of the scenario; may be repeated.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random stream; the same seed gives the same digest.")]
+Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Steps to simulate; without it, until the interval is narrow enough.")]
+Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run directory to make; without it runs/NAME-001, -002, ...")]
+
+
+def verb(action: Callable[P, ExitCode]) -> Callable[P, None]:
+    """Register a verb whose exceptions become exit codes."""
+
+    @functools.wraps(action)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        raise typer.Exit(_exit_code(lambda: action(*args, **kwargs)))
+
+    app.command()(run)
+    return run
+
+
+def _exit_code(action: Callable[[], ExitCode]) -> ExitCode:
+    try:
+        code = action()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        note("persia: interrupted.")
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        hush_stdout()
+        return ExitCode.BROKEN_PIPE
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in OWN_PACKAGES:
+            raise
+        note(f"persia: the package {error.name!r} is not installed. `persia doctor` lists what is missing.")
+        return ExitCode.ENVIRONMENT
+    except Exception as error:
+        from persia.commands.failures import report_failure
+
+        return report_failure(error)
+    return code
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")] = False) -> None:
+    """Plan and simulate the training of recommendation models with up to 100 trillion parameters."""
+    if version:
+        sys.stdout.write(f"persia {__version__}\n")
+        raise typer.Exit(ExitCode.OK)
+
+
+@verb
+def demo(seed: Seed = None, steps: Steps = None, out: Out = None, as_json: AsJson = False) -> ExitCode:
+    """Simulate the published 100-trillion-parameter cluster in its four modes and write the report."""
+    from persia.commands import demo as command
+
+    return command.run(seed=seed, steps=steps, out=out, as_json=as_json)
+
+
+@verb
+def init(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The file to write.")] = Path("scenario.yaml"),
+    base: Annotated[str, typer.Option("--from", metavar="NAME", help="The packaged scenario that it extends.")] = "persia-100t",
+) -> ExitCode:
+    """Write a commented scenario to start from; an existing file is left alone."""
+    from persia.commands import init as command
+
+    return command.run(path=path, base=base)
+
+
+@verb
+def check(source: Source, overrides: Overrides = None, as_json: AsJson = False) -> ExitCode:
+    """Say whether a scenario is valid, fits in memory, what it costs an hour, and what its machines could reach at most."""
+    from persia.commands import check as command
+
+    return command.run(source=source, overrides=overrides or (), as_json=as_json)
+
+
+@verb
+def simulate(
+    source: Source,
+    overrides: Overrides = None,
+    steps: Steps = None,
+    seed: Seed = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", metavar="simpy|heapq", help="What runs the events; both give the same digest.")
+    ] = None,
+    fidelity: Annotated[
+        str | None, typer.Option("--fidelity", metavar="phase|message", help="An event a phase, or an event a message.")
+    ] = None,
+    report: Annotated[bool, typer.Option("--report", help="Write the page and its figures into a run directory.")] = False,
+    out: Out = None,
+    trace: Annotated[bool, typer.Option("--trace", help="Write the timeline for Perfetto too, into a run directory.")] = False,
+    check_invariants: Annotated[bool, typer.Option("--check", help="Check the schedules' invariants at every event (slower).")] = False,
+    as_json: AsJson = False,
+) -> ExitCode:
+    """Simulate a scenario: throughput, staleness, bottleneck, memory and price."""
+    from persia.commands import simulate as command
+
+    fields = {"simulation.steps": steps, "simulation.seed": seed, "simulation.engine": engine, "simulation.fidelity": fidelity}
+    options = [f"{path}={value}" for path, value in fields.items() if value is not None]
+    return command.run(
+        source=source,
+        overrides=[*(overrides or ()), *options],
+        report=report,
+        out=out,
+        trace=trace,
+        check_invariants=check_invariants,
+        as_json=as_json,
+    )
+
+
+@verb
+def validate(
+    published: Annotated[bool, typer.Option("--published", help="Compare with the published throughput of the original system.")] = False,
+    as_json: AsJson = False,
+) -> ExitCode:
+    """Compare predictions with what was measured; exit 1 where one is too far off."""
+    from persia.commands import validate as command
+
+    return command.run(published=published, as_json=as_json)
+
+
+@verb
+def catalog(
+    family: Annotated[str | None, typer.Option("--family", metavar="NAME", help="Only this machine family, such as m2.")] = None,
+    as_json: AsJson = False,
+) -> ExitCode:
+    """List the machine types with what they hold and cost, and where that is from."""
+    from persia.commands import catalog as command
+
+    return command.run(family=family, as_json=as_json)
+
+
+@verb
+def doctor(as_json: AsJson = False) -> ExitCode:
+    """Say whether this machine has what persia needs."""
+    from persia.commands import doctor as command
+
+    return command.run(as_json=as_json)
+
+
+@verb
+def schema() -> ExitCode:
+    """Print the JSON Schema of a scenario, for editors and checkers."""
+    from persia.commands import schema as command
+
+    return command.run()
+
+
+def main() -> None:
+    """Run the command and exit with its code."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,284 @@
+"""`simulate`: one scenario in, one typed result out."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from persia.scenario import Scenario, load_catalog, load_profile, load_scenario, scenario_digest
+from persia.schedule.log import DigestLog, FileLog, Header
+from persia.schedule.modes import Mode
+from simulator.bottleneck import Evidence, find_bottleneck
+from simulator.check import assumptions, check
+from simulator.engine import new_engine
+from simulator.hardware import Cluster
+from simulator.popularity import Popularity, mixed_row_staleness
+from simulator.price import cost, cross_zone_bytes_per_batch
+from simulator.recorder import Window
+from simulator.result import (
+    Interval,
+    LinkLoad,
+    SimulationResult,
+    StalenessReport,
+    StepPart,
+    StepTime,
+    Throughput,
+)
+from simulator.simulation import Simulation, run_header
+from simulator.statistics import replication_interval, staleness_from_histogram, throughput_interval, warmup_length
+from simulator.utilisation import utilisation
+
+_STEPS_BEFORE_INTERVAL = 100
+_LOOK_EVERY = 50
+_SPAN_STEPS = range(24, 30)
+
+Progress = Callable[[float], None]
+Source = str | Path | Mapping[str, Any] | Scenario
+
+
+def simulate(
+    source: Source,
+    *,
+    overrides: Sequence[str] = (),
+    steps: int | None = None,
+    seed: int | None = None,
+    log: TextIO | None = None,
+    check_invariants: bool = False,
+    progress: Progress | None = None,
+) -> SimulationResult:
+    """Simulate a scenario (a path, a packaged name, a mapping or a Scenario) and return what it says.
+
+    Args:
+        source: the scenario.
+        overrides: `path=value` settings, applied to a path, name or mapping.
+        steps: steps to simulate, warm-up included; None takes the scenario's, and where that is null too, runs until the
+            95 % interval of throughput is within `simulation.interval_target`.
+        seed: seed of every random stream; None takes the scenario's.
+        log: a text file to which the event log is written, one JSON line an entry.
+        check_invariants: check the core's invariants after every event (about five times slower).
+        progress: called with the fraction done, 0..1.
+
+    Raises:
+        ScenarioError: the scenario is not valid.
+        Infeasible: the model does not fit, or a machine type has no known network rate.
+    """
+    scenario = source if isinstance(source, Scenario) else load_scenario(source, overrides)
+    if steps is None:
+        steps = scenario.simulation.steps
+    first_seed = scenario.simulation.seed if seed is None else seed
+    check(scenario).raise_if_infeasible()
+    replications = scenario.simulation.replications
+    runs = []
+    for replication in range(replications):
+        part = _part_of(progress, replication, replications)
+        runs.append(_run_once(scenario, steps, first_seed + replication, log if replication == 0 else None, check_invariants, part))
+    if replications == 1:
+        return runs[0]
+    return _combine(runs)
+
+
+def _part_of(progress: Progress | None, index: int, count: int) -> Progress:
+    return (lambda fraction: None) if progress is None else (lambda fraction: progress((index + fraction) / count))
+
+
+def _combine(runs: Sequence[SimulationResult]) -> SimulationResult:
+    """Return the first run with the throughput interval of all replications."""
+    interval = replication_interval([run.throughput.samples_per_s.mean for run in runs])
+    return runs[0].with_throughput(interval, events=sum(run.events for run in runs), wall_s=sum(run.wall_s for run in runs))
+
+
+def _run_once(
+    scenario: Scenario, steps: int | None, seed: int, log_file: TextIO | None, check_invariants: bool, progress: Progress
+) -> SimulationResult:
+    began_s = time.perf_counter()
+    catalog, profile = load_catalog(), load_profile(scenario.simulation.profile)
+    cluster = Cluster(scenario, catalog, profile)
+    header = run_header(scenario, cluster)
+    log = DigestLog() if log_file is None else FileLog(log_file, header)
+    engine = new_engine(scenario.simulation.engine)
+    simulation = Simulation(
+        scenario=scenario,
+        catalog=catalog,
+        profile=profile,
+        engine=engine,
+        log=log,
+        cluster=cluster,
+        header=header,
+        seed=seed,
+        span_steps=_SPAN_STEPS if steps is None or steps > _SPAN_STEPS.stop else range(steps),
+        checked=check_invariants,
+    )
+    samples_per_step = float(header.rank.world_size * scenario.workload.batch_size)
+    stopper = _Stopper(scenario, steps, samples_per_step, simulation, engine.stop, progress)
+    simulation.on_step = stopper.on_step
+    collects = gc.isenabled()
+    gc.disable()  # nothing here makes cycles, and the collector would walk every fact again and again
+    try:
+        simulation.start()
+        events = engine.run()
+    finally:
+        if collects:
+            gc.enable()
+    return _result(scenario, seed, simulation, header, log.hexdigest(), events, engine.now_s, began_s)
+
+
+class _Stopper:
+    """Ends a run after `steps`, or when the interval is narrow enough; reports how far it is."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        steps: int | None,
+        samples_per_step: float,
+        simulation: Simulation,
+        stop: Callable[[], None],
+        progress: Progress,
+    ) -> None:
+        self._target = scenario.simulation.interval_target
+        self._most = scenario.simulation.max_steps if steps is None else steps
+        self._automatic = steps is None
+        self._samples = samples_per_step
+        self._ends_s = simulation.recorder.step_end_s
+        self._stop = stop
+        self._progress = progress
+
+    def on_step(self, steps: int) -> None:
+        """Hear that a step has ended."""
+        if steps >= self._most:
+            self._stop()
+        elif steps % _LOOK_EVERY == 0:
+            self._look(steps)
+
+    def _look(self, steps: int) -> None:
+        if not self._automatic:
+            self._progress(steps / self._most)
+        elif steps >= _STEPS_BEFORE_INTERVAL:
+            _, interval = measured(self._ends_s, self._samples)
+            half = (interval.high - interval.low) / (2.0 * interval.mean)
+            if half <= self._target:
+                self._stop()
+            self._progress(min(1.0, max(steps / self._most, (self._target / half) ** 2 if half > 0.0 else 1.0)))
+
+
+def measured(step_end_s: Sequence[float], samples_per_step: float) -> tuple[int, Interval]:
+    """Return the warm-up's length in steps and the throughput after it; a run of under four steps has no interval."""
+    if len(step_end_s) < 4:
+        rate = samples_per_step * len(step_end_s) / step_end_s[-1]
+        return 0, Interval(mean=rate, low=0.0, high=float("inf")) if len(step_end_s) < 2 else Interval(mean=rate, low=rate, high=rate)
+    gaps_s = np.diff(np.asarray(step_end_s))
+    warmup = min(warmup_length(gaps_s), len(gaps_s) - 2)
+    return warmup + 1, throughput_interval(step_end_s[warmup:], samples_per_step)
+
+
+def _result(
+    scenario: Scenario, seed: int, simulation: Simulation, header: Header, digest: str, events: int, now_s: float, began_s: float
+) -> SimulationResult:
+    recorder, cluster, batch = simulation.recorder, simulation.cluster, simulation.batch
+    ranks = header.rank.world_size
+    warmup, throughput = measured(recorder.step_end_s, float(ranks * scenario.workload.batch_size))
+    warmup = min(warmup, len(recorder.step_end_s) - 1)
+    window = recorder.since(warmup)
+    catalog, profile = load_catalog(), load_profile(scenario.simulation.profile)
+    parts = step_parts(window, simulation, header)
+    lane_s = sum(window.parts.values()) - window.parts["waiting for embeddings"]
+    used = utilisation(window.busy, window.seconds, lane_s, cluster, batch, profile)
+    latency = mean_latency(window)
+    gaps_s = np.diff(recorder.step_end_s[max(0, warmup - 1) :]) if len(recorder.step_end_s) > 1 else np.array([recorder.step_end_s[0]])
+    p50, p95, p99 = (float(value) for value in np.quantile(gaps_s, (0.5, 0.95, 0.99)))
+    report = check(scenario)
+    batches_per_s = throughput.mean / scenario.workload.batch_size
+    egress = cross_zone_bytes_per_batch(scenario, batch) * batches_per_s
+    return SimulationResult(
+        scenario=scenario.name,
+        scenario_digest=scenario_digest(scenario),
+        digest=digest,
+        seed=seed,
+        mode=scenario.schedule.mode,
+        fidelity=scenario.simulation.fidelity,
+        engine=scenario.simulation.engine,
+        ranks=ranks,
+        batch_size=scenario.workload.batch_size,
+        steps=len(recorder.step_end_s),
+        warmup_steps=warmup,
+        throughput=Throughput(samples_per_s=throughput),
+        step_time_s=StepTime(p50=p50, p95=p95, p99=p99),
+        staleness=_staleness(scenario, window, simulation.servers_weight),
+        utilisation=used,
+        bottleneck=find_bottleneck(
+            Evidence(
+                parts=parts,
+                utilisation=used,
+                lookup_s=latency["lookup"],
+                push_s=latency["push"],
+                permits=header.rank.staleness_permits,
+                overlapped=Mode(scenario.schedule.mode) is not Mode.SYNC,
+                accelerator=cluster.tiers["nn_worker"].machine.accelerator is not None,
+                machines=cluster.tiers["nn_worker"].machines,
+            )
+        ),
+        memory=report.memory,
+        cost=cost(scenario, catalog, throughput.mean, egress),
+        step_parts=parts,
+        latency_s=latency,
+        unique_ids_per_batch=batch.unique,
+        batch_unique_indices_rate=batch.unique / batch.ids,
+        hit_rate=batch.hit_rate,
+        links=_links(simulation, used),
+        assumptions=assumptions(scenario, catalog, profile),
+        events=events,
+        simulated_s=now_s,
+        wall_s=time.perf_counter() - began_s,
+        spans=recorder.spans,
+    )
+
+
+def step_parts(window: Window, simulation: Simulation, header: Header) -> list[StepPart]:
+    """Return the mean parts of a rank's step; where nothing overlaps, the wait for embeddings is taken apart."""
+    rank_steps = window.steps * header.rank.world_size
+    mean = {part: seconds / rank_steps for part, seconds in window.parts.items()}
+    mean["forward + backward"] = mean.pop("forward") + mean.pop("backward")
+    if header.rank.barrier_every_steps == 1:
+        wait_s = mean.pop("waiting for embeddings")
+        latency = mean_latency(window)
+        mean = {"lookup": latency["lookup"], **mean, "push": latency["push"]}
+        mean["barrier"] = max(0.0, wait_s - latency["lookup"] - latency["push"])
+    step_s = sum(mean.values())
+    order = ("waiting for embeddings", "lookup", "host work", "forward + backward", "waiting for the slowest rank", "exposed all-reduce")
+    names = [name for name in (*order, "optimizer", "push", "barrier") if name in mean]
+    return [StepPart(part=name, seconds=mean[name], share=mean[name] / step_s) for name in names]
+
+
+def mean_latency(window: Window) -> dict[str, float]:
+    """Return the mean seconds of a lookup and of a push, as a rank sees them."""
+    lookup_s, lookups, push_s, pushes, *_ = window.latency
+    return {"lookup": lookup_s / max(1.0, lookups), "push": push_s / max(1.0, pushes)}
+
+
+def _staleness(scenario: Scenario, window: Window, weight: int) -> StalenessReport:
+    """Return the three histograms; version staleness counts every (batch, server)."""
+    version = {value: float(count * weight) for value, count in window.version.items()} or {0: 1.0}
+    draws = scenario.workload.batch_size
+    features = [
+        (Popularity(rows=each.rows, zipf=each.zipf), draws * each.ids_per_sample, float(each.count)) for each in scenario.model.features
+    ]
+    return StalenessReport(
+        version=staleness_from_histogram(version),
+        in_flight=staleness_from_histogram({value: float(count) for value, count in window.in_flight.items()} or {0: 1.0}),
+        row=staleness_from_histogram(mixed_row_staleness(version, features)),
+    )
+
+
+def _links(simulation: Simulation, used: Mapping[str, Mapping[str, float]]) -> list[LinkLoad]:
+    """Return each tier's network cards as one loaded link of the map, in Gbit/s of one machine."""
+    cluster = simulation.cluster
+    links = []
+    for name, tier in cluster.tiers.items():
+        busy = max(used[name].get("nic_tx", 0.0), used[name].get("nic_rx", 0.0))
+        if tier.host == name and not cluster.one_machine:
+            links.append(LinkLoad(source=name, target=tier.zone, gbps=tier.nic_bytes_per_s * 8e-9, utilisation=busy))
+    return links

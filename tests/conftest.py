@@ -1,0 +1,34 @@
+"""What all tests share: the command as a process, and which tests run only when asked for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT, persia_environment
+
+BENCHMARKS = ROOT / "tests" / "benchmarks"
+
+Persia = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the benchmarks out unless the command line names them."""
+    if collection_path == BENCHMARKS and not any("benchmarks" in argument for argument in config.args):
+        return True
+    return None
+
+
+@pytest.fixture
+def persia(tmp_path: Path) -> Persia:
+    """Run `persia ARGUMENTS...` as a process in an empty folder."""
+
+    def run(*arguments: str | Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "persia", *map(str, arguments)]
+        return subprocess.run(command, cwd=tmp_path, env=persia_environment(env), capture_output=True, text=True, timeout=120)
+
+    return run
