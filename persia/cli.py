@@ -7,6 +7,7 @@ Data goes to stdout, progress and complaints to stderr; `persia.commands.exits` 
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+# Looking for plugins of pydantic, which persia has none of, would take longer than checking a scenario.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
 
 OWN_PACKAGES = ("persia", "reports", "scenarios", "simulator")
 

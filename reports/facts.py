@@ -83,6 +83,12 @@ class Facts:
         return f"{known.count:,} {times}{host}"
 
 
+def guests(facts: Facts, tier: str) -> str:
+    """Return what else runs on a tier's machines, as ", also data loaders"; empty where nothing does."""
+    names = [label(each.name) for each in facts.tiers.values() if each.hosted_on == tier]
+    return f", also {' and '.join(names)}" if names else ""
+
+
 def read_facts(scenario: ScenarioLike | None, catalog: CatalogLike | None = None) -> Facts:
     """Return the facts of a scenario; without one, facts that say nothing.
 

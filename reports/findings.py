@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from reports.answer import decisive_memory, in_steps
 from reports.facts import Facts
-from reports.words import DOUBTFUL_EVIDENCE, dollars, label, percent, plural, size, size_pair, updates
+from reports.figures.folds import busy_stretches
+from reports.words import DOUBTFUL_EVIDENCE, dollars, label, percent, plural, seconds, size, size_pair, updates
 from simulator.result import Interval, SimulationResult
 
 
@@ -65,29 +66,24 @@ def step_finding(main: SimulationResult) -> str:
 
 
 def timeline_finding(main: SimulationResult) -> str:
-    """Count how many of the drawn rank's batches are under way at once, from their first to their last span."""
-    open_at_once = batches_under_way(main)
-    if open_at_once <= 1:
-        return "One batch at a time: the next one starts when the last one's gradients are applied."
-    return f"Up to {open_at_once} of the batches shown are under way at once: while one trains, others are looked up and pushed."
+    """Say how long a batch lives, in steps too, and how much of that it waits; empty spans say so."""
+    if not main.spans:
+        return "No spans were recorded."
+    life_s, work_s = batch_life(main)
+    waits = max(0.0, 1 - work_s / life_s) if life_s else 0.0
+    steps = life_s / main.step_time_s.p50 if main.step_time_s.p50 else 0.0
+    as_steps = f", as long as {steps:.0f} steps" if steps >= 1.5 else ""
+    return f"A batch lives {seconds(life_s)} from its reading to its update{as_steps}; {percent(waits)} of that time it waits."
 
 
-def batches_under_way(main: SimulationResult) -> int:
-    """Return the largest number of batches of one rank between their first and last span."""
-    lives: dict[int, tuple[float, float]] = {}
+def batch_life(main: SimulationResult) -> tuple[float, float]:
+    """Return the mean life of a batch, from its first span's start to its last one's end, and the part with work in it; seconds."""
+    by_batch: dict[int, list[tuple[float, float]]] = {}
     for span in main.spans:
-        start_s, end_s = lives.get(span.batch, (span.start_s, span.end_s))
-        lives[span.batch] = (min(start_s, span.start_s), max(end_s, span.end_s))
-    by_rank: dict[int, list[tuple[float, int]]] = {}
-    for batch, (start_s, end_s) in lives.items():
-        by_rank.setdefault(batch % max(main.ranks, 1), []).extend([(start_s, 1), (end_s, -1)])
-    most = 0
-    for changes in by_rank.values():
-        open_now = 0
-        for _, change in sorted(changes):
-            open_now += change
-            most = max(most, open_now)
-    return most
+        by_batch.setdefault(span.batch, []).append((span.start_s, span.end_s))
+    lives = [busy_stretches(intervals) for intervals in by_batch.values()]
+    life_s = sum(life[-1][1] - life[0][0] for life in lives) / len(lives)
+    return life_s, sum(end - start for life in lives for start, end in life) / len(lives)
 
 
 def staleness_finding(main: SimulationResult) -> str:

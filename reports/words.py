@@ -5,6 +5,7 @@ Sizes are decimal (1 TB = 10^12 bytes) because the published cluster is quoted s
 
 from __future__ import annotations
 
+import ast
 import math
 import re
 
@@ -42,6 +43,7 @@ _WHOLE = {
     "host_link": "host-to-device link",
     "in_flight": "in flight",
     "training_lane": "training lane, not waiting",
+    "nn_worker_gpu": "accelerators",
 }
 _SPECIAL = {
     "cpu": "CPU",
@@ -169,6 +171,33 @@ def dollars(usd: float | None) -> str:
     return f"${usd:,.0f}" if abs(usd) >= 99.5 else f"${usd:,.2f}"
 
 
+def quantity(text: str) -> str:
+    """Return an input's value as people read it.
+
+    "1e-05 s/row" becomes "10.0 µs/row"; a bare 1 as a ratio's unit goes; of a mapping, fields that say nothing go.
+    """
+    if text.startswith("{"):
+        return _mapping(text)
+    found = re.fullmatch(r"(-?[\d.]+(?:e[-+]?\d+)?)(?: (\S+))?", text)
+    if found is None:
+        return text
+    value, unit = float(found[1]), found[2] or ""
+    if unit == "s" or unit.startswith("s/"):
+        return seconds(value) + unit[1:]
+    plain = f"{int(value):,}" if re.fullmatch(r"-?\d{5,}", found[1]) else found[1]
+    if "e" in found[1]:
+        plain = count(value) if value >= 1 else found[1]
+    return plain if unit in ("", "1") else f"{plain} {unit}"
+
+
+def _mapping(text: str) -> str:
+    try:
+        fields = ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+    return ", ".join(f"{name} {value}" for name, value in fields.items() if value not in (None, False))
+
+
 def updates(value: float) -> str:
     """Return a staleness: whole numbers where large, a decimal where small."""
     return f"{value:,.0f}" if value == round(value) or value >= 99.5 else f"{value:,.1f}"
@@ -181,5 +210,5 @@ def plural(number: float, word: str) -> str:
 
 def sentence(text: str) -> str:
     """Return the text with a capital and a full stop."""
-    text = text.strip()
+    text = re.sub(r"(?<=\d)%", " %", text.strip())
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".") if text else ""

@@ -59,9 +59,6 @@ def nic_bytes_per_s(scenario: Scenario, catalog: Catalog, tier: str) -> float:
     tier1 = scenario.tier(scenario.host_tier(tier)).nic_tier1
     gbps = machine.nic_gbps_tier1 if tier1 else machine.nic_gbps
     if gbps is None:
-        kind = "Tier_1 network rate" if tier1 else "network rate"
-        remedies = [f"define a machine type of your own under cluster.machine_types with a nic rate, and use it for {tier}"]
-        if tier1 and machine.nic_gbps is not None:
-            remedies.insert(0, f"set cluster.tiers.{scenario.host_tier(tier)}.nic_tier1 to false: {machine.nic_gbps:g} Gbit/s")
-        raise Infeasible([Excuse(reason=f"no {kind} of {machine.name} is known", bottleneck=f"{tier} network", remedies=tuple(remedies))])
+        remedy = f"define a machine type of your own, with its nic, under cluster.machine_types and use it for {tier}"
+        raise Infeasible([Excuse(reason=f"no network rate of {machine.name} is known", bottleneck=f"{tier} network", remedies=(remedy,))])
     return gbps * 1e9 / 8.0

@@ -87,7 +87,7 @@ class DensePhysics:
         parts[3] += costs.backward_s * factor
         parts[6] += costs.optimizer_s
         self.busy_s += compute_s + costs.optimizer_s
-        if self._recorder.wants_spans(batch):
+        if batch in self._recorder.span_batches:
             self._record(rank, batch, now_s, now_s + host_s, now_s + host_s + compute_s, now_s + host_s + compute_s, now_s + total_s)
         self._engine.call_later(total_s, self._done_alone, rank, batch)
 

@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any, Protocol
 
 import simpy
+from simpy.events import NORMAL
 
 Callback = Callable[..., None]
 
@@ -70,20 +71,33 @@ class HeapEngine:
         self._running = False
 
 
-class SimpyEngine:
-    """The same on simpy: one `simpy.Timeout` per call."""
+class _Call(simpy.Event):
+    """An event that is triggered when it is made, as simpy's own Timeout is, and calls one function."""
 
-    __slots__ = ("_environment", "_running", "now_s")
+    def __init__(self, environment: simpy.Environment, callbacks: list[Callable[[simpy.Event], None]], call: tuple[Callback, Any]) -> None:
+        self.env = environment
+        self.callbacks = callbacks
+        self._ok = True
+        self._value = call
+
+
+class SimpyEngine:
+    """The same on simpy: one event per call; all share one list of callbacks, which simpy only reads."""
+
+    __slots__ = ("_callbacks", "_environment", "_running", "_schedule", "now_s")
 
     def __init__(self) -> None:
         self._environment = simpy.Environment()
+        self._schedule = self._environment.schedule
+        self._callbacks: list[Callable[[simpy.Event], None]] = [self._fire]
         self._running = False
         self.now_s = 0.0
 
     def call_later(self, delay_s: float, callback: Callback, *args: Any) -> None:
         """Call `callback(*args)` after `delay_s` >= 0 seconds of simulated time."""
-        timeout = simpy.Timeout(self._environment, delay_s, (callback, args))
-        timeout.callbacks.append(self._fire)
+        if delay_s < 0.0:
+            raise ValueError(f"a call in the past: {delay_s} s")
+        self._schedule(_Call(self._environment, self._callbacks, (callback, args)), NORMAL, delay_s)
 
     def _fire(self, event: simpy.Event) -> None:
         self.now_s = self._environment.now

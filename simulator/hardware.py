@@ -72,20 +72,22 @@ class ServerNics:
         self.tx = LinkVector(hardware.machines, bytes_per_s)
         self.rx = LinkVector(hardware.machines, bytes_per_s)
 
-    def receive(self, arrival_s: float, size_bytes: FloatArray) -> FloatArray:
-        """Return when each process's message [S], all arriving at `arrival_s`, is in."""
-        if self._processes == 1:
-            return self.rx.send(arrival_s, size_bytes)
-        per_machine = size_bytes.reshape(self._machines, self._processes).sum(axis=1)
-        return np.repeat(self.rx.send(arrival_s, per_machine), self._processes)
+    def transmission_s(self, size_bytes: FloatArray) -> FloatArray:
+        """Return the time that messages of these sizes [draws, S] take on each machine's card [draws, M]."""
+        draws = len(size_bytes)
+        per_machine: FloatArray = size_bytes.reshape(draws, self._machines, self._processes).sum(axis=2)
+        return per_machine / self.tx.bytes_per_s
 
-    def send(self, ready_s: FloatArray, size_bytes: FloatArray) -> float:
-        """Return when the last of the processes' messages [S], ready at `ready_s` [S], is out."""
-        if self._processes == 1:
-            return float(self.tx.send(ready_s, size_bytes).max())
-        shape = (self._machines, self._processes)
-        ready_s, size_bytes = ready_s.reshape(shape).max(axis=1), size_bytes.reshape(shape).sum(axis=1)
-        return float(self.tx.send(ready_s, size_bytes).max())
+    def receive(self, arrival_s: float, transmission_s: FloatArray) -> FloatArray:
+        """Return when each process's message [S], all arriving at `arrival_s`, is in; transmission times [M]."""
+        received_s = self.rx.send_uncounted(arrival_s, transmission_s)
+        return received_s if self._processes == 1 else np.repeat(received_s, self._processes)
+
+    def send(self, ready_s: FloatArray, transmission_s: FloatArray) -> float:
+        """Return when the last of the processes' messages, ready at `ready_s` [S], is out; transmission times [M]."""
+        if self._processes > 1:
+            ready_s = ready_s.reshape(self._machines, self._processes).max(axis=1)
+        return float(np.maximum.reduce(self.tx.send_uncounted(ready_s, transmission_s)))
 
 
 class Cluster:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from persia.schedule.messages import EVERY_SERVER, Event, RowsArrived, UpdateAcked
+from simulator.arrays import FloatArray
 from simulator.costs import BatchCosts
 from simulator.engine import Engine
 from simulator.hardware import Cluster
@@ -39,7 +40,8 @@ class PhaseServers:
         tell: Tell,
     ) -> None:
         self._engine = engine
-        self._cluster = cluster
+        self._cores = cluster.server_cores
+        self._nics = cluster.server_nics
         self._costs = costs
         self._gather = gather
         self._recorder = recorder
@@ -50,58 +52,80 @@ class PhaseServers:
         tier = cluster.tiers["parameter_server"]
         share = spread(shares, costs.unique, tier.processes, DRAWS)
         cpu = cluster.slow["parameter_server"] * tier.cpu_factor
-        self._lookup_s = (share * costs.server_lookup_s + costs.server_request_s) * cpu
-        self._update_s = (share * costs.server_update_s + costs.server_request_s) * cpu
-        self._request_bytes = share * costs.lookup_request_bytes
-        self._reply_bytes = share * costs.lookup_reply_bytes
-        self._update_bytes = share * costs.update_bytes
+        lookup_s = (share * costs.server_lookup_s + costs.server_request_s) * cpu
+        update_s = (share * costs.server_update_s + costs.server_request_s) * cpu
+        nics = self._nics
+        request_s = nics.transmission_s(share * costs.lookup_request_bytes)
+        reply_s = nics.transmission_s(share * costs.lookup_reply_bytes)
+        gradients_s = nics.transmission_s(share * costs.update_bytes)
+        self._lookup_times = list(zip(request_s, lookup_s, reply_s, strict=True))  # one triple of vectors per draw
+        self._update_times = list(zip(gradients_s, update_s, strict=True))
+        self._mean_lookup_s = float(lookup_s.mean())
+        self._totals = np.stack([request_s.sum(1), lookup_s.sum(1), reply_s.sum(1), gradients_s.sum(1), update_s.sum(1)])
+        self._lookups_of = [0] * DRAWS  # lookups that took each draw
+        self._updates_of = [0] * DRAWS
+        self._nic = [cluster.nic("embedding_worker", worker) for worker in range(cluster.tiers["embedding_worker"].processes)]
         self._version_at: dict[int, int] = {}
-        self.updates = 0
-        self.lookups = 0
+        self._applied = 0
 
-    def lookup(self, worker: int, batch: int) -> None:
-        """Ask every server for its part of the batch's rows; the worker hears when the last is here."""
-        now_s, costs, draw = self._engine.now_s, self._costs, batch % DRAWS
-        nic = self._cluster.nic("embedding_worker", worker)
-        servers = self._cluster.server_nics
-        latency_s = self._latency_s * self._jitter.factor()
-        asked_s = self._through_pipe(nic.tx.send(now_s, costs.lookup_request_bytes), costs.lookup_request_bytes) + latency_s
-        arrived_s = servers.receive(asked_s, self._request_bytes[draw])
-        served_s = self._cluster.server_cores.serve(arrived_s, self._lookup_s[draw])
-        self.lookups += 1
-        self._version_at[batch] = self.updates // self._gather * self._gather
-        sent_s = self._through_pipe(servers.send(served_s, self._reply_bytes[draw]), costs.lookup_reply_bytes) + latency_s
-        first_byte_s = asked_s + float(self._lookup_s[draw, 0]) + latency_s
-        received_s = max(nic.rx.send(first_byte_s, costs.lookup_reply_bytes), sent_s)
-        if self._recorder.wants_spans(batch):
-            self._recorder.span("parameter_server", 0, "lookup", batch, asked_s, sent_s - latency_s)
-        self._engine.call_later(received_s - now_s, self._tell, worker, RowsArrived(batch, EVERY_SERVER))
+    @property
+    def lookups(self) -> float:
+        """Return the batches looked up so far."""
+        return float(sum(self._lookups_of))
 
-    def update(self, worker: int, batch: int) -> None:
-        """Send every server its part of the batch's gradients; the worker hears when the last has applied it."""
-        now_s, costs, draw = self._engine.now_s, self._costs, batch % DRAWS
-        nic = self._cluster.nic("embedding_worker", worker)
-        latency_s = self._latency_s * self._jitter.factor()
-        sent_s = self._through_pipe(nic.tx.send(now_s, costs.update_bytes), costs.update_bytes) + latency_s
-        arrived_s = self._cluster.server_nics.receive(sent_s, self._update_bytes[draw])
-        applied_s = float(self._cluster.server_cores.serve(arrived_s, self._update_s[draw]).max())
-        self._recorder.version.append(self.updates // self._gather * self._gather - self._version_at.pop(batch))
-        self.updates += 1
-        if self._recorder.wants_spans(batch):
-            self._recorder.span("parameter_server", 0, "update", batch, sent_s, applied_s)
-        self._engine.call_later(applied_s + latency_s - now_s, self._tell, worker, UpdateAcked(batch, EVERY_SERVER))
+    @property
+    def updates(self) -> float:
+        """Return the batches applied so far."""
+        return float(self._applied)
 
     @property
     def busy_s(self) -> float:
         """Return the core-seconds used by all servers so far."""
-        return float(self._cluster.server_cores.busy_s.sum())
+        return float(self._totals[1] @ self._lookups_of + self._totals[4] @ self._updates_of)
+
+    @property
+    def nic_busy_s(self) -> tuple[float, float]:
+        """Return the card-seconds used by the servers' messages so far: outgoing, incoming."""
+        received_s = self._totals[0] @ self._lookups_of + self._totals[3] @ self._updates_of
+        return float(self._totals[2] @ self._lookups_of), float(received_s)
+
+    def lookup(self, worker: int, batch: int) -> None:
+        """Ask every server for its part of the batch's rows; the worker hears when the last is here."""
+        now_s, costs, draw, nic = self._engine.now_s, self._costs, batch % DRAWS, self._nic[worker]
+        request_s, lookup_s, reply_s = self._lookup_times[draw]
+        self._lookups_of[draw] += 1
+        self._version_at[batch] = self._applied // self._gather * self._gather
+        latency_s = self._latency_s * self._jitter.factor()
+        asked_s = self._through_pipe(nic.tx.send(now_s, costs.lookup_request_bytes), costs.lookup_request_bytes) + latency_s
+        served_s = self._cores.serve_uncounted(self._nics.receive(asked_s, request_s), lookup_s)
+        sent_s = self._through_pipe(self._nics.send(served_s, reply_s), costs.lookup_reply_bytes) + latency_s
+        first_byte_s = asked_s + self._mean_lookup_s + latency_s
+        received_s = nic.rx.send(first_byte_s, costs.lookup_reply_bytes)
+        if batch in self._recorder.span_batches:
+            self._recorder.span("parameter_server", 0, "lookup", batch, asked_s, sent_s - latency_s)
+        end_s = received_s if received_s > sent_s else sent_s
+        self._engine.call_later(end_s - now_s, self._tell, worker, RowsArrived(batch, EVERY_SERVER))
+
+    def update(self, worker: int, batch: int) -> None:
+        """Send every server its part of the batch's gradients; the worker hears when the last has applied it."""
+        now_s, costs, draw, nic = self._engine.now_s, self._costs, batch % DRAWS, self._nic[worker]
+        gradients_s, update_s = self._update_times[draw]
+        self._updates_of[draw] += 1
+        latency_s = self._latency_s * self._jitter.factor()
+        sent_s = self._through_pipe(nic.tx.send(now_s, costs.update_bytes), costs.update_bytes) + latency_s
+        applied_s = float(np.maximum.reduce(self._cores.serve_uncounted(self._nics.receive(sent_s, gradients_s), update_s)))
+        self._recorder.version.append(self._applied // self._gather * self._gather - self._version_at.pop(batch))
+        self._applied += 1
+        if batch in self._recorder.span_batches:
+            self._recorder.span("parameter_server", 0, "update", batch, sent_s, applied_s)
+        self._engine.call_later(applied_s + latency_s - now_s, self._tell, worker, UpdateAcked(batch, EVERY_SERVER))
 
     def _through_pipe(self, at_s: float, size_bytes: float) -> float:
         """Return when a fan-out is through the link between the tiers, where the scenario limits it."""
         return at_s if self._pipe is None else self._pipe.send(at_s, size_bytes)
 
 
-def spread(generator: np.random.Generator, unique: float, servers: int, draws: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def spread(generator: np.random.Generator, unique: float, servers: int, draws: int) -> FloatArray:
     """Return `draws` multinomial draws of the share of a batch's unique IDs that each server gets [draws, servers]."""
     count = max(1, round(unique))
     return generator.multinomial(count, np.full(servers, 1.0 / servers), size=draws) / count

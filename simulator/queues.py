@@ -50,13 +50,13 @@ class Cores:
 class CoresVector:
     """S equal FIFO servers of C cores each, served together: one job on every server per call.
 
-    `idle_from_s` [S, C] holds when each core falls idle. Cores of a server are exchangeable, so all servers share one
-    pointer p into the ring of C columns: in the common case column p, used C calls ago, is idle everywhere, and the call
-    costs a few numpy operations on S elements. A server whose core p is busy takes its earliest idle core instead, and
-    the two cores swap names; the multiset of idle times, which is all that matters, stays exact.
+    `idle_from_s` [C, S] holds when each core falls idle. Cores of a server are exchangeable, so all servers share one
+    pointer p into the ring of C rows: in the common case row p, used C calls ago, is idle everywhere, and the call costs
+    a few numpy operations on S elements. A server whose core p is busy takes its earliest idle core instead, and the two
+    cores swap names; the multiset of idle times, which is all that matters, stays exact.
     """
 
-    __slots__ = ("_idle_from_s", "_point", "_rows", "_shared_busy_s", "_vector_busy_s", "cores", "jobs", "servers")
+    __slots__ = ("_idle_from_s", "_point", "_servers", "_shared_busy_s", "_vector_busy_s", "cores", "jobs", "servers")
 
     def __init__(self, servers: int, cores: int) -> None:
         if servers < 1 or cores < 1:
@@ -64,8 +64,8 @@ class CoresVector:
         self.servers = servers
         self.cores = cores
         self.jobs = 0  # calls: each is one job per server
-        self._idle_from_s = np.zeros((servers, cores))
-        self._rows = np.arange(servers)
+        self._idle_from_s = np.zeros((cores, servers))
+        self._servers = np.arange(servers)
         self._point = 0
         self._shared_busy_s = 0.0
         self._vector_busy_s = np.zeros(servers)
@@ -78,38 +78,42 @@ class CoresVector:
 
     def serve(self, arrival_s: FloatArray, service_s: FloatArray | float) -> FloatArray:
         """Return when the job of each server ends [S], for arrivals [S] and service times [S] or one for all."""
-        column = self._idle_from_s[:, self._point]
-        idle = column <= arrival_s
-        start_s = arrival_s if idle.all() else self._start_where_busy(arrival_s, column, idle)
-        end_s: FloatArray = start_s + service_s
-        column[:] = end_s
-        self._point += 1
-        if self._point == self.cores:
-            self._point = 0
-        self.jobs += 1
+        end_s = self.serve_uncounted(arrival_s, service_s)
         if isinstance(service_s, float):
             self._shared_busy_s += service_s
         else:
             self._vector_busy_s += service_s
         return end_s
 
-    def _start_where_busy(self, arrival_s: FloatArray, column: FloatArray, idle: BoolArray) -> FloatArray:
+    def serve_uncounted(self, arrival_s: FloatArray, service_s: FloatArray | float) -> FloatArray:
+        """Do as `serve` for a caller that counts busy time itself: the hot path of a simulation."""
+        point = self._point
+        row = self._idle_from_s[point]
+        idle = row <= arrival_s
+        start_s = arrival_s if np.logical_and.reduce(idle) else self._start_where_busy(arrival_s, row, idle)
+        end_s: FloatArray = start_s + service_s
+        row[:] = end_s
+        self._point = point + 1 if point + 1 < self.cores else 0
+        self.jobs += 1
+        return end_s
+
+    def _start_where_busy(self, arrival_s: FloatArray, row: FloatArray, idle: BoolArray) -> FloatArray:
         """Return the start times [S]; give each server whose pointed core is busy its earliest idle core, by a swap of names."""
-        busy_rows = (~idle).nonzero()[0]
-        if 4 * len(busy_rows) > self.servers:  # a copy of so many rows would cost more than searching them all
-            busy_rows = self._rows
-            earliest = self._idle_from_s.argmin(axis=1)
+        busy = (~idle).nonzero()[0]
+        if 4 * len(busy) > self.servers:  # a copy of so many columns would cost more than searching them all
+            busy = self._servers
+            earliest = self._idle_from_s.argmin(axis=0)
         else:
-            earliest = self._idle_from_s[busy_rows].argmin(axis=1)
-        idle_from_s = self._idle_from_s[busy_rows, earliest]
-        self._idle_from_s[busy_rows, earliest] = column[busy_rows]
+            earliest = self._idle_from_s[:, busy].argmin(axis=0)
+        idle_from_s = self._idle_from_s[earliest, busy]
+        self._idle_from_s[earliest, busy] = row[busy]
         start_s = arrival_s.copy()
-        start_s[busy_rows] = np.maximum(start_s[busy_rows], idle_from_s)
+        start_s[busy] = np.maximum(start_s[busy], idle_from_s)
         return start_s
 
     def serve_one(self, server: int, arrival_s: float, service_s: float) -> float:
         """Return when a job on one server ends (a retry, or a request that not every server gets)."""
-        row = self._idle_from_s[server]
+        row = self._idle_from_s[:, server]
         earliest = int(row.argmin())
         end_s = max(arrival_s, float(row[earliest])) + service_s
         row[earliest] = end_s
@@ -203,6 +207,16 @@ class LinkVector:
         else:
             self._vector_bytes += size_bytes
         return end_s
+
+    def send_uncounted(self, arrival_s: FloatArray | float, transmission_s: FloatArray) -> FloatArray:
+        """Do as `send`, with transmission times [S], for a caller that counts bytes itself: the hot path of a simulation.
+
+        Returns the links' own busy-until times [S], not a copy: read them before the next call.
+        """
+        busy_until_s = self.busy_until_s
+        np.maximum(busy_until_s, arrival_s, out=busy_until_s)
+        busy_until_s += transmission_s
+        return busy_until_s
 
     def send_one(self, link: int, arrival_s: float, size_bytes: float) -> float:
         """Return when a message on one link has passed."""

@@ -1,7 +1,4 @@
-"""What a simulation measures while it runs: cumulative sums, cut at every step so that the warm-up can be left out later.
-
-Shapes: T steps; every list has one entry per step unless it says otherwise.
-"""
+"""What a simulation measures while it runs: cumulative sums, cut every few steps so that the warm-up can be left out later."""
 
 from __future__ import annotations
 
@@ -9,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from persia.trace import Span
+
+CUT_EVERY = 5  # steps: MSER-5 truncates by fives
 
 PARTS = ("waiting for embeddings", "host work", "forward", "backward", "waiting for the slowest rank", "exposed all-reduce", "optimizer")
 
@@ -26,6 +25,7 @@ class Recorder:
         "in_flight",
         "latency_sums",
         "parts",
+        "span_batches",
         "span_ranks",
         "span_steps",
         "spans",
@@ -37,7 +37,7 @@ class Recorder:
     def __init__(self, world_size: int, busy_of: Callable[[], list[float]], span_steps: range, span_ranks: int) -> None:
         self._world_size = world_size
         self._busy_of = busy_of
-        self._cuts: list[tuple[int, int, list[float], list[float], list[float]]] = []
+        self._cuts: dict[int, tuple[int, int, list[float], list[float], list[float]]] = {}  # by steps done
         self.version: list[int] = []  # one per update (phase fidelity) or per update and server
         self.in_flight: list[int] = []  # one per lookup
         self.parts = [0.0] * len(PARTS)  # rank-seconds, cumulative
@@ -47,6 +47,7 @@ class Recorder:
         self.spans: list[Span] = []
         self.span_steps = span_steps
         self.span_ranks = span_ranks
+        self.span_batches = frozenset(step * world_size + rank for step in span_steps for rank in range(min(span_ranks, world_size)))
 
     def batch_trained(self, now_s: float) -> bool:
         """Count one batch; return whether it completed a step (world_size batches)."""
@@ -54,23 +55,25 @@ class Recorder:
         if self.trained % self._world_size:
             return False
         self.step_end_s.append(now_s)
-        self._cuts.append((len(self.version), len(self.in_flight), self.parts.copy(), self.latency_sums.copy(), self._busy_of()))
+        if len(self.step_end_s) % CUT_EVERY == 1:
+            self._cut()
         return True
 
-    def wants_spans(self, batch: int) -> bool:
-        """Return whether the spans of this batch are kept."""
-        return batch // self._world_size in self.span_steps and batch % self._world_size < self.span_ranks
+    def _cut(self) -> None:
+        steps = len(self.step_end_s)
+        self._cuts[steps] = (len(self.version), len(self.in_flight), self.parts.copy(), self.latency_sums.copy(), self._busy_of())
 
     def span(self, tier: str, index: int, name: str, batch: int, start_s: float, end_s: float) -> None:
         """Keep one span."""
         self.spans.append(Span(tier=tier, index=index, name=name, batch=batch, start_s=start_s, end_s=end_s))
 
     def since(self, warmup_steps: int) -> Window:
-        """Return what was measured after the first `warmup_steps` steps."""
-        version, in_flight, parts, latency, busy = self._cuts[warmup_steps - 1] if warmup_steps else (0, 0, None, None, None)
-        end = self._cuts[-1]
+        """Return what was measured after the first `warmup_steps` steps, one more than a multiple of CUT_EVERY."""
+        version, in_flight, parts, latency, busy = self._cuts[warmup_steps]
+        self._cut()
+        end = self._cuts[len(self.step_end_s)]
         return Window(
-            seconds=self.step_end_s[-1] - (self.step_end_s[warmup_steps - 1] if warmup_steps else 0.0),
+            seconds=self.step_end_s[-1] - self.step_end_s[warmup_steps - 1],
             steps=len(self.step_end_s) - warmup_steps,
             version=Counter(self.version[version : end[0]]),
             in_flight=Counter(self.in_flight[in_flight : end[1]]),

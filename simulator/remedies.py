@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, floor
@@ -11,7 +12,7 @@ from simulator.rows import Rows, kept_rows, machine_bytes, total_bytes
 
 MOST_MACHINES = 100_000
 WIDEST_ROW = 65_536
-TRILLION = 1e12
+DIMS_TRIED = 64  # fewer, wider rows spread less evenly, so that the first guess may be a little short
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +42,8 @@ class _Room:
 def server_remedies(scenario: Scenario, machine_type: str, bytes_per_machine: float, overhead: float) -> tuple[str, ...]:
     """Return what would make the rows fit, where `bytes_per_machine` is what each machine has for rows.
 
-    More machines; fewer bytes a parameter; one accumulator a row; wider and so fewer rows at the same number of parameters; fewer parameters;
-    fewer rows kept in memory. A change that cannot help is not among them.
+    More machines; fewer bytes a parameter; one accumulator a row; wider and so fewer rows at the same number of parameters;
+    fewer parameters; fewer rows kept in memory. A change that cannot help is not among them.
     """
     if bytes_per_machine <= 0.0:
         return (f"{machine_type} has no memory left for rows: take larger machines",)
@@ -61,11 +62,11 @@ def server_remedies(scenario: Scenario, machine_type: str, bytes_per_machine: fl
 
 def _more_machines(room: _Room) -> str | None:
     """Return the least number of machines of the present type that fits."""
-    machines = ceil(total_bytes(room.kinds, room.overhead) / room.bytes_per_machine)
-    while machines <= MOST_MACHINES and not room.holds(room.kinds, machines):
-        machines += 1
-    if machines > MOST_MACHINES:
+    counts = range(max(1, ceil(total_bytes(room.kinds, room.overhead) / room.bytes_per_machine)), MOST_MACHINES + 1)
+    place = bisect_left(counts, True, key=lambda machines: room.holds(room.kinds, machines))
+    if place == len(counts):
         return None
+    machines = counts[place]
     return f"take {machines:,} {room.machine_type} instead of {room.machines:,}"
 
 
@@ -99,12 +100,11 @@ def _wider_rows(room: _Room) -> str | None:
     if per_row >= room.spread_bytes:
         return None
     widest = max(kind.dim for kind in room.kinds)
-    dim = ceil(widest * beside / (room.spread_bytes - per_row))
-    while dim <= WIDEST_ROW and not room.holds(
-        [replace(kind, rows=kind.rows * widest / dim, dim=kind.dim * dim / widest) for kind in room.kinds]
-    ):
-        dim += 1
-    if dim > WIDEST_ROW:
+    least = ceil(widest * beside / (room.spread_bytes - per_row))
+    for dim in range(least, min(least + DIMS_TRIED, WIDEST_ROW + 1)):
+        if room.holds([replace(kind, rows=kind.rows * widest / dim, dim=kind.dim * dim / widest) for kind in room.kinds]):
+            break
+    else:
         return None
     others = " (all dims in proportion)" if len({kind.dim for kind in room.kinds}) > 1 else ""
     return f"make rows wider at the same number of parameters: dim {dim:,} instead of {widest:g} is the least that fits{others}"

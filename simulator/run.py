@@ -19,7 +19,7 @@ from simulator.engine import new_engine
 from simulator.hardware import Cluster
 from simulator.popularity import Popularity, mixed_row_staleness
 from simulator.price import cost, cross_zone_bytes_per_batch
-from simulator.recorder import Window
+from simulator.recorder import CUT_EVERY, Window
 from simulator.result import (
     Interval,
     LinkLoad,
@@ -166,12 +166,9 @@ class _Stopper:
 
 
 def measured(step_end_s: Sequence[float], samples_per_step: float) -> tuple[int, Interval]:
-    """Return the warm-up's length in steps and the throughput after it; a run of under four steps has no interval."""
-    if len(step_end_s) < 4:
-        rate = samples_per_step * len(step_end_s) / step_end_s[-1]
-        return 0, Interval(mean=rate, low=0.0, high=float("inf")) if len(step_end_s) < 2 else Interval(mean=rate, low=rate, high=rate)
+    """Return the warm-up's length in steps, one more than a multiple of five, and the throughput after it."""
     gaps_s = np.diff(np.asarray(step_end_s))
-    warmup = min(warmup_length(gaps_s), len(gaps_s) - 2)
+    warmup = min(warmup_length(gaps_s), max(0, len(gaps_s) - CUT_EVERY) // CUT_EVERY * CUT_EVERY)
     return warmup + 1, throughput_interval(step_end_s[warmup:], samples_per_step)
 
 
@@ -181,14 +178,13 @@ def _result(
     recorder, cluster, batch = simulation.recorder, simulation.cluster, simulation.batch
     ranks = header.rank.world_size
     warmup, throughput = measured(recorder.step_end_s, float(ranks * scenario.workload.batch_size))
-    warmup = min(warmup, len(recorder.step_end_s) - 1)
     window = recorder.since(warmup)
     catalog, profile = load_catalog(), load_profile(scenario.simulation.profile)
     parts = step_parts(window, simulation, header)
-    lane_s = sum(window.parts.values()) - window.parts["waiting for embeddings"]
+    lane_s = float(sum(window.parts.values())) - window.parts["waiting for embeddings"]
     used = utilisation(window.busy, window.seconds, lane_s, cluster, batch, profile)
     latency = mean_latency(window)
-    gaps_s = np.diff(recorder.step_end_s[max(0, warmup - 1) :]) if len(recorder.step_end_s) > 1 else np.array([recorder.step_end_s[0]])
+    gaps_s = np.diff(recorder.step_end_s[warmup - 1 :])
     p50, p95, p99 = (float(value) for value in np.quantile(gaps_s, (0.5, 0.95, 0.99)))
     report = check(scenario)
     batches_per_s = throughput.mean / scenario.workload.batch_size

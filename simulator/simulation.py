@@ -58,6 +58,11 @@ class ServerSide(Protocol):
         """Return the core-seconds used by all servers so far."""
         ...
 
+    @property
+    def nic_busy_s(self) -> tuple[float, float]:
+        """Return the card-seconds of the servers' messages that the wire does not count: outgoing, incoming."""
+        ...
+
     def lookup(self, worker: int, batch: int) -> None:
         """Ask every server for its part of the batch's rows."""
         ...
@@ -131,7 +136,7 @@ class Simulation:
         checked: bool = False,
     ) -> None:
         self._engine = engine
-        self._log = log
+        self._record = log.record
         self.cluster = cluster
         self.batch = batch_costs(scenario, profile)
         self.dense = dense_costs(scenario, catalog, profile)
@@ -245,16 +250,16 @@ class Simulation:
         """Give one event to a schedule and carry out what it decides."""
         now_s = self._engine.now_s
         commands = schedule.handle(event, now_s)
-        self._log.record(now_s, role, index, event, commands)
+        self._record(now_s, role, index, event, commands)
         if self._order is not None:
             self._check(schedule, index, commands)
-        hands = self._hands
         for command in commands:
-            hands[type(command)](index, command)
-        due_s = schedule.next_timer_s()
-        if due_s is not None and (role, index) not in self._timers:
-            self._timers.add((role, index))
-            self._engine.call_later(max(0.0, due_s - now_s), self._wake, role, schedule, index)
+            self._hands[type(command)](index, command)
+        if (role, index) not in self._timers:
+            due_s = schedule.next_timer_s()
+            if due_s is not None:
+                self._timers.add((role, index))
+                self._engine.call_later(max(0.0, due_s - now_s), self._wake, role, schedule, index)
 
     def _wake(self, role: str, schedule: Schedule, index: int) -> None:
         """A timer has run out: tell the schedule if it still wants it, else wait for the time it wants now."""
@@ -302,7 +307,7 @@ class Simulation:
     def _read_batch(self, loader: int, command: m.ReadBatch) -> None:
         now_s = self._engine.now_s
         end_s = self.cluster.loader_cores[loader].serve(now_s, self.batch.loader_read_s * self._loader_cpu[loader])
-        if self.recorder.wants_spans(command.batch):
+        if command.batch in self.recorder.span_batches:
             self.recorder.span("loader", loader, "read", command.batch, end_s - self.batch.loader_read_s, end_s)
         self._engine.call_later(end_s - now_s, self._tell_loader, loader, m.BatchRead(command.batch))
 
@@ -358,7 +363,7 @@ class Simulation:
         now_s = self._engine.now_s
         service_s *= self._worker_cpu[worker] * self._cpu_noise.factor()
         end_s = self.cluster.worker_cores[worker].serve(now_s, service_s)
-        if self.recorder.wants_spans(batch):
+        if batch in self.recorder.span_batches:
             self.recorder.span("embedding_worker", worker, name, batch, end_s - service_s, end_s)
         self._engine.call_later(end_s - now_s, then, worker, batch)
 
@@ -379,7 +384,7 @@ class Simulation:
         sums, since_s = self.recorder.latency_sums, self._lookup_since.pop(batch)
         sums[0] += self._engine.now_s - since_s
         sums[1] += 1.0
-        if self.recorder.wants_spans(batch):
+        if batch in self.recorder.span_batches:
             self.recorder.span("nn_worker", rank, "lookup", batch, since_s, self._engine.now_s)
         self._tell_rank(rank, m.LookedUp(batch))
 
@@ -396,15 +401,15 @@ class Simulation:
     def _reply_ack(self, worker: int, command: m.ReplyAck) -> None:
         batch = command.batch
         self._engine.call_later(self._worker_rank_s * self._jitter.factor(), self._pushed, batch % self._ranks_count, batch)
-        self._engine.call_later(self._loader_worker_s, self._tell_loader, batch % self._loaders_count, m.BatchCommitted(batch))
 
     def _pushed(self, rank: int, batch: int) -> None:
         sums, since_s = self.recorder.latency_sums, self._push_since.pop(batch)
         sums[2] += self._engine.now_s - since_s
         sums[3] += 1.0
-        if self.recorder.wants_spans(batch):
+        if batch in self.recorder.span_batches:
             self.recorder.span("nn_worker", rank, "push", batch, since_s, self._engine.now_s)
         self._tell_rank(rank, m.Pushed(batch))
+        self._tell_loader(batch % self._loaders_count, m.BatchCommitted(batch))  # heard of at the same time, and never in a hurry
 
     def _enter_barrier(self, rank: int, command: m.EnterBarrier) -> None:
         self._physics.enter_barrier(command.step)
@@ -435,5 +440,9 @@ class Simulation:
             self._servers.lookups + self._servers.updates,
         ]
         for host in cluster.nics:
-            sums.extend(self._wire.busy_s(host))
+            tx_s, rx_s = self._wire.busy_s(host)
+            if host == cluster.tiers["parameter_server"].host:
+                server_tx_s, server_rx_s = self._servers.nic_busy_s
+                tx_s, rx_s = tx_s + server_tx_s, rx_s + server_rx_s
+            sums += (tx_s, rx_s)
         return sums

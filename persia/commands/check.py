@@ -8,10 +8,10 @@ from persia.commands.exits import ExitCode
 from persia.commands.failures import refuse
 from persia.commands.output import print_json, print_text
 from persia.scenario import Scenario, load_scenario
-from reports.terminal import excuse_panel, fit_table
-from reports.words import dollars, rate
+from reports.words import dollars, label, percent, rate, sentence, size
 from simulator.check import FitReport, check
 from simulator.excuse import Infeasible
+from simulator.result import TierMemory
 
 BOUNDS_SHOWN = 3
 
@@ -31,17 +31,20 @@ def run(*, source: str, overrides: Sequence[str], as_json: bool) -> ExitCode:
 
 
 def text_of(report: FitReport, scenario: Scenario) -> str:
-    """Return the report as text for a terminal."""
-    parts = [f"{report.scenario}: {'the scenario is valid and fits' if report.fits else 'the scenario is valid, but cannot run'}"]
-    parts.append(fit_table(report.memory))
+    """Return the report as plain text: rich would take longer to import than the whole check takes."""
+    lines = [f"{report.scenario}: the scenario is valid{' and fits' if report.fits else ', but cannot run'}.", ""]
+    lines += [_memory_line(tier, memory) for tier, memory in report.memory.items()]
+    lines.append("")
+    for excuse in report.excuses:
+        lines += [sentence(excuse.reason), *(f"  would make it fit: {remedy}" for remedy in excuse.remedies)]
     if report.fits:
-        parts += [f"Bill: {dollars(report.cost.usd_per_hour)} an hour ({report.cost.pricing_model}).", _bounds(report, scenario.ranks)]
-    else:
-        parts.append(excuse_panel(report.excuses))
-    return "\n".join(parts)
-
-
-def _bounds(report: FitReport, ranks: int) -> str:
-    lines = [f"At most, without any queueing or waiting ({ranks} ranks, mode as given):"]
-    lines += [f"  {rate(bound):>20}  {resource}" for resource, bound in list(report.bounds.items())[:BOUNDS_SHOWN]]
+        lines.append(f"Bill: {dollars(report.cost.usd_per_hour)} an hour ({report.cost.pricing_model}).")
+        lines.append(f"At most, in mode {scenario.schedule.mode}, each resource alone and never waiting:")
+        lines += [f"  {rate(bound):>18}  {resource}" for resource, bound in list(report.bounds.items())[:BOUNDS_SHOWN]]
     return "\n".join(lines)
+
+
+def _memory_line(tier: str, memory: TierMemory) -> str:
+    share = percent(memory.needed_gib / memory.available_gib) if memory.available_gib else "-"
+    verdict = "fits" if memory.fits else "DOES NOT FIT"
+    return f"  {label(tier):<18} {size(memory.needed_gib):>8} of {size(memory.available_gib):>8}  {share:>6}  {verdict}"

@@ -81,4 +81,4 @@ def _print(result: SimulationResult, scenario: Scenario, *, as_json: bool) -> No
     if as_json:
         print_json(result.to_json())
     else:
-        print_text(answer_box(result, scenario))
+        print_text(answer_box(result, scenario, catalog=load_catalog()))

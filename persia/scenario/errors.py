@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 ERRORS_SHOWN = 20
 _SUGGESTION_LENGTH = 64
+_PRINTED_BITS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +100,9 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 def shown(value: object) -> str:
     """Return the value as it may stand in a message: escaped, and cut at 60 characters."""
+    if isinstance(value, int) and value.bit_length() > _PRINTED_BITS:
+        # Python refuses to print integers of more than 4,300 digits.
+        return "a number of more than 300 digits"
     text = value if isinstance(value, str) else repr(value)
     cut = text if len(text) <= 60 else f"{text[:57]}..."
     return repr(cut) if isinstance(value, str) else cut

@@ -114,14 +114,6 @@ def one_rank_per_accelerator(scenario: Scenario) -> Iterator[Broken]:
         yield Broken(path=("cluster", "tiers", "nn_worker", "processes_per_machine"), message=message, remedy="Lower it, or raise count.")
 
 
-def sync_has_one_permit(scenario: Scenario) -> Iterator[Broken]:
-    """In sync mode nothing overlaps: one batch of a rank is under way."""
-    schedule = scenario.schedule
-    if schedule.mode == "sync" and schedule.staleness_permits not in (None, 1):
-        message = f"{schedule.staleness_permits} permits in sync mode, where nothing overlaps; expected 1 or null"
-        yield Broken(path=("schedule", "staleness_permits"), message=message, remedy="Set it to null, or choose the mode hybrid.")
-
-
 def slow_machines_exist(scenario: Scenario) -> Iterator[Broken]:
     """A slow machine is one of its tier's."""
     for index, slow in enumerate(scenario.simulation.slow_machines):
@@ -219,7 +211,6 @@ def assumptions_lead_somewhere(scenario: Scenario) -> Iterator[Broken]:
 Rule = Callable[["Scenario"], Iterator[Broken]]
 RULES: tuple[Rule, ...] = (
     machine_types_known,
-    sync_has_one_permit,
     slow_machines_exist,
     features_fit_dense,
     data_has_path,

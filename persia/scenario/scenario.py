@@ -55,8 +55,8 @@ class Scenario(Part):
 
     @property
     def staleness_permits(self) -> int:
-        """Return the permits of a rank, the mode's default where none are set."""
-        return self.schedule.staleness_permits or (1 if self.schedule.mode == "sync" else DEFAULT_PERMITS)
+        """Return the permits of a rank: one in sync mode, which means just that; the default where none are set."""
+        return 1 if self.schedule.mode == "sync" else self.schedule.staleness_permits or DEFAULT_PERMITS
 
     def host_tier(self, name: str) -> str:
         """Return the tier whose machines a tier runs on: itself, or the end of its hosted_on chain."""

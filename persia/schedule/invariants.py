@@ -86,12 +86,12 @@ def _loader_laws(loader: LoaderSchedule) -> Iterable[tuple[bool, str]]:
     yield all(len(queue) <= limits.input_queue_max for queue in queues), "no rank's input queue overflows"
     held = [batch for batches in loader.held.values() for batch in batches]
     yield loader.held_count == len(held), "the batches that wait for room are counted"
-    yield len(loader.reading - loader.resending) + len(held) <= limits.read_ahead_max, "no more is read ahead than agreed"
+    ahead = [batch for batch in loader.reading if batch not in loader.resending and not loader.is_committed(batch)]
+    yield len(ahead) + len(held) <= limits.read_ahead_max, "no more is read ahead than agreed"
     known = [*loader.sent, *loader.resending, *held]
     yield len(known) == len(set(known)), "a batch is sent, to be sent again or held"
     yield all(batch % limits.loaders == limits.loader for batch in known), "a loader sends batches of its own only"
-    committed = [batch for batch in known if batch < loader.committed or batch in loader.committed_ahead]
-    yield not committed, "a committed batch is not sent again"
+    yield not any(map(loader.is_committed, known)), "a committed batch is not sent again"
     yield not loader.to_send and not loader.to_read_again, "every batch that may leave or be read has been told to"
 
 

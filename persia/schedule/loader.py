@@ -90,6 +90,10 @@ class LoaderSchedule:
         """Return None: a loader waits for nothing but its reads and credits."""
         return None
 
+    def is_committed(self, batch: int) -> bool:
+        """Return whether this loader's batch need not be replayed."""
+        return batch < self.committed or batch in self.committed_ahead
+
     # --- facts ------------------------------------------------------------------------------------------------
 
     def _note_read(self, event: BatchRead) -> None:
@@ -101,7 +105,7 @@ class LoaderSchedule:
         if batch in self.resending:  # takes no room: its rank holds its part, or is done with it
             self.resending.remove(batch)
             self.to_send.append(batch)
-        elif not self._is_committed(batch):
+        elif not self.is_committed(batch):
             rank = batch % self.limits.world_size
             self.held.setdefault(rank, deque()).append(batch)
             self.held_count += 1
@@ -134,9 +138,6 @@ class LoaderSchedule:
 
     def _note_nothing(self, event: Event) -> None:
         pass  # a run begins
-
-    def _is_committed(self, batch: int) -> bool:
-        return batch < self.committed or batch in self.committed_ahead
 
     def _take(self, batch: int) -> bool:
         """Take the batch out of its rank's queue; return whether it was there."""

@@ -16,7 +16,7 @@ ROW_IN = 0.5
 
 def draw_cost(result: SimulationResult) -> Drawing | None:
     """Return a bar per tier in US dollars an hour; None where no tier is paid for."""
-    tiers = sorted(result.cost.tiers, key=tier_rank)
+    tiers = sorted((tier for tier, bill in result.cost.tiers.items() if bill.machines), key=tier_rank)
     if not tiers:
         return None
     said = "; ".join(f"{label(tier)} {dollars(result.cost.tiers[tier].usd_per_hour)}" for tier in tiers)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import networkx as nx
 
-from reports.facts import Facts
+from reports.facts import Facts, guests
 from reports.figures.canvas import SMALL_PT, Sheet, card, draw, legend, rectangle
 from reports.figures.svg import Drawing
 from reports.figures.theme import LIGHT, load_role
@@ -151,7 +151,7 @@ def _node(board: Axes, node: str, place: Place, facts: Facts) -> None:
     top = y + height / 2
     name = label(node) if known is None else f"{known.count:,} {label(node)}"
     board.text(x - width / 2 + 0.14, top - 0.2, name, ha="left", va="center", fontweight="bold", zorder=3)
-    words = "" if known is None else known.machine_type or f"on the {label(known.hosted_on or '')}"
+    words = "" if known is None else (known.machine_type or f"on the {label(known.hosted_on or '')}") + guests(facts, node)
     board.text(x - width / 2 + 0.14, top - 0.4, words, ha="left", va="center", fontsize=SMALL_PT, color=LIGHT["muted"], zorder=3)
     if known is not None:
         _machines(board, x - width / 2 + 0.14, top - 0.57, known.count, width - 0.28)

@@ -16,7 +16,8 @@ from simulator.result import SimulationResult, Staleness
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-HEIGHT_IN = 2.75
+HEIGHT_IN = 2.9
+BOTTOM_IN = 0.72
 BARS = 40
 NICE = (1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000, 2000, 5000)
 PANELS = (
@@ -54,15 +55,20 @@ def even_bins(histogram: Mapping[int, float]) -> Bins:
     )
 
 
-def doubling_bins(histogram: Mapping[int, float]) -> Bins:
-    """Return bins 0, 1, 2-3, 4-7, ... for a long tail; the edges number the bins."""
-    number = max(value.bit_length() for value in histogram) + 1
+def quadrupling_bins(histogram: Mapping[int, float]) -> Bins:
+    """Return bins 0, 1-3, 4-15, 16-63, ... for a long tail; the edges number the bins."""
+    number = max(_quads(value) for value in histogram) + 1
     weights = [0.0] * number
     for value, weight in histogram.items():
-        weights[value.bit_length()] += weight
+        weights[_quads(value)] += weight
     total = sum(weights) or 1.0
-    names = tuple(str(index) if index < 2 else f"{2 ** (index - 1):,}\u2013{2**index - 1:,}" for index in range(number))
-    return Bins(edges=tuple(float(index) for index in range(number + 1)), shares=tuple(weight / total for weight in weights), names=names)
+    names = ["0", *(f"{4 ** (index - 1)}\u2013{4**index - 1}" for index in range(1, number))]
+    edges = tuple(float(index) for index in range(number + 1))
+    return Bins(edges=edges, shares=tuple(weight / total for weight in weights), names=tuple(names))
+
+
+def _quads(value: int) -> int:
+    return (value.bit_length() + 1) // 2
 
 
 def draw_staleness(result: SimulationResult) -> Drawing:
@@ -78,7 +84,7 @@ def _measure(result: SimulationResult, key: str) -> Staleness:
 def _paint(sheet: Sheet, result: SimulationResult) -> None:
     panel_in = sheet.width_in / len(PANELS)
     for column, (key, words, unit) in enumerate(PANELS):
-        axes = sheet.axes(left=column * panel_in + 0.52, bottom=0.62, right=sheet.width_in - (column + 1) * panel_in + 0.12, top=0.62)
+        axes = sheet.axes(left=column * panel_in + 0.52, bottom=BOTTOM_IN, right=sheet.width_in - (column + 1) * panel_in + 0.12, top=0.62)
         measure = _measure(result, key)
         axes.set_title(words, loc="left", fontsize=10, fontweight="bold", color=LIGHT["ink"], pad=20, x=-0.02)
         summary = f"mean {updates(measure.mean)}, p99 {updates(measure.p99)}, max {updates(measure.max)}"
@@ -88,7 +94,7 @@ def _paint(sheet: Sheet, result: SimulationResult) -> None:
         if not measure.histogram:
             axes.text(0.5, 0.5, "no records", transform=axes.transAxes, ha="center", color=LIGHT["muted"])
         elif key == "row":
-            _doubling(sheet, axes, measure)
+            _quadrupling(sheet, axes, measure)
         else:
             _even(sheet, axes, measure)
         axes.grid(axis="y", color=LIGHT["rule"], linewidth=0.7)
@@ -121,12 +127,12 @@ def _even(sheet: Sheet, axes: Axes, measure: Staleness) -> None:
     axes.set_ylim(0, 1.15 * max(bins.shares))
 
 
-def _doubling(sheet: Sheet, axes: Axes, measure: Staleness) -> None:
-    bins = doubling_bins(measure.histogram)
+def _quadrupling(sheet: Sheet, axes: Axes, measure: Staleness) -> None:
+    bins = quadrupling_bins(measure.histogram)
     bars = axes.bar(range(len(bins.shares)), bins.shares, width=0.86, color=LIGHT["accent"])
     for index, (bar, name, share) in enumerate(zip(bars.patches, bins.names, bins.shares, strict=True)):
         sheet.tip(bar, f"{name} updates: {percent(share)} of the records")
-        if share >= 0.04:
-            axes.annotate(percent(share), (index, share), (0, 3), textcoords="offset points", ha="center", fontsize=7, color=LIGHT["muted"])
-    axes.set_xticks(range(len(bins.names)), bins.names, fontsize=7, rotation=0 if len(bins.names) <= 6 else 40)
+        axes.annotate(percent(share), (index, share), (0, 3), textcoords="offset points", ha="center", fontsize=7, color=LIGHT["muted"])
+    crowded = len(bins.names) > 5
+    axes.set_xticks(range(len(bins.names)), bins.names, fontsize=7, rotation=25 if crowded else 0)
     axes.set_ylim(0, 1.15 * max(bins.shares))

@@ -69,7 +69,7 @@ class FlowNetwork:
         Raises:
             ValueError: the path has more than eight links.
         """
-        if not path or size_bytes <= 0.0:
+        if len(path) == 0 or size_bytes <= 0.0:
             self._engine.call_later(0.0, on_done, *args)
             return
         if len(path) > LONGEST_PATH:

@@ -13,15 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reports.facts import Facts, read_facts
-from reports.figures import draw_all
+from reports.figures import draw_all, folds
 from reports.figures.memory import parts_of
 from reports.figures.network import network_graph, positions
 from reports.figures.published import draw_published
-from reports.figures.staleness import BARS, doubling_bins, even_bins
+from reports.figures.staleness import BARS, even_bins, quadrupling_bins
 from reports.figures.steps import part_roles
 from reports.figures.svg import finish
 from reports.figures.theme import PALETTE
-from reports.figures.timeline import chosen_batches, lanes
+from reports.figures.timeline import chosen_batches, draw_timeline, lanes
 from simulator.result import LinkLoad
 from tests.reports.sample_results import sample_catalog, sample_memory, sample_result, sample_results, sample_scenario
 
@@ -45,26 +45,64 @@ def test_even_bins_hold_every_record_once(histogram: dict[int, float]) -> None:
 
 
 @given(HISTOGRAMS)
-def test_doubling_bins_hold_every_record_once(histogram: dict[int, float]) -> None:
-    bins = doubling_bins(histogram)
+def test_quadrupling_bins_hold_every_record_once(histogram: dict[int, float]) -> None:
+    bins = quadrupling_bins(histogram)
     assert sum(bins.shares) == pytest.approx(1)
     assert bins.shares[0] == pytest.approx(histogram.get(0, 0.0) / sum(histogram.values()))
 
 
-def test_doubling_bins_are_named_by_their_values() -> None:
-    assert doubling_bins({0: 1.0, 9: 1.0}).names == ("0", "1", "2\u20133", "4\u20137", "8\u201315")
+def test_quadrupling_bins_are_named_by_their_values() -> None:
+    assert quadrupling_bins({0: 1.0, 20: 1.0}).names == ("0", "1\u20133", "4\u201315", "16\u201363")
+    assert quadrupling_bins({3: 1.0, 4: 2.0, 15: 1.0, 16: 4.0}).shares == (0.0, 0.125, 0.375, 0.5)
 
 
 def test_timeline_follows_one_rank_and_packs_without_overlap() -> None:
     result = sample_result()
     batches = chosen_batches(result)
-    assert batches == [step * result.ranks for step in range(40, 46)]
+    assert batches == [step * result.ranks for step in range(40, 45)]
     drawn = lanes(result, batches)
     assert next(lane.tier for lane in drawn) == "loader"
     assert sum(len(row) for lane in drawn for row in lane.rows) == sum(span.batch in batches for span in result.spans)
     for lane in drawn:
         for row in lane.rows:
             assert all(one.end_s <= other.start_s for one, other in itertools.pairwise(row))
+
+
+INTERVALS = st.lists(
+    st.tuples(st.floats(0, 1e3), st.floats(1e-3, 50)).map(lambda pair: (pair[0], pair[0] + pair[1])), min_size=1, max_size=20
+)
+
+
+@given(INTERVALS)
+def test_folding_keeps_every_interval_whole_and_in_order(intervals: list[tuple[float, float]]) -> None:
+    stretches = folds.fold(intervals)
+    for start, end in intervals:
+        assert folds.place(stretches, end) - folds.place(stretches, start) == pytest.approx(end - start, abs=1e-6)
+    times = sorted(time for interval in intervals for time in interval)
+    places = [folds.place(stretches, time) for time in times]
+    assert places == sorted(places)
+    hidden = sum(stretch.idle_after for stretch in stretches)
+    shown = sum(stretch.end - stretch.start for stretch in stretches)
+    assert shown + hidden == pytest.approx(max(times) - min(times), abs=1e-6)
+    assert folds.width(stretches) <= shown * (1 + folds.STRIP_SHARE * len(stretches)) + 1e-9
+
+
+def test_folding_hides_only_long_idle_gaps() -> None:
+    stretches = folds.fold([(0, 10), (12, 20), (80, 100)])
+    assert [(stretch.start, stretch.end, stretch.idle_after) for stretch in stretches] == [(0, 20, 60), (80, 100, 0.0)]
+    assert [time for time in folds.ticks(stretches) if 20 < time < 80] == []
+    assert len(folds.ticks(stretches)) >= 5
+
+
+def test_a_folded_timeline_says_how_much_it_hides() -> None:
+    result = sample_result()
+    late = [replace(span, start_s=span.start_s + 1, end_s=span.end_s + 1) if span.tier != "loader" else span for span in result.spans]
+    drawing = draw_timeline(replace(result, spans=late))
+    assert drawing is not None
+    assert "later</text>" in drawing.file_text
+    plain = draw_timeline(result)
+    assert plain is not None
+    assert "later</text>" not in plain.file_text
 
 
 def test_every_figure_is_drawn_and_is_xml_with_a_name(facts: Facts) -> None:

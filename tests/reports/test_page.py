@@ -119,7 +119,8 @@ def test_all_sections_are_there_with_their_figures(outline: Outline, page: str) 
     ("section", "said"),
     [
         ("answer", ["64 A100s train", "1.79 M samples/s", "95 % interval 1.785 to 1.797 M", "163 updates stale (2.6 steps)",
-                    "279 of 372 TB (75 %)", "$2,918 an hour", "$453 per billion samples", "100 T embedding parameters", "simulated, not measured"]),
+                    "279 of 372 TB (75 %)", "$2,918 an hour", "$453 per billion samples", "100 T embedding parameters",
+                    "simulated, not measured"]),
         ("throughput", ["730 k", "1.445 to 1.455 M", "73.2 ms / 81.3 ms", "samples/s", "2.5 times as fast as sync"]),
         ("step", ["57.8 ms", "exposed all-reduce", "79 %", "lookup"]),
         ("staleness", ["mean 163, p99 196, max 220", "640 batches", "91 %"]),
@@ -191,25 +192,31 @@ def test_no_results_no_report(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def browse(page: Path, scratch: Path) -> tuple[str, list[str], list[str]]:
+    """Open a page in a headless browser; return its DOM, its console lines and the http(s) URLs that it asked for."""
+    scratch.mkdir()
+    net_log = scratch / "net.json"
+    flags = [*QUIET, f"--user-data-dir={scratch / 'profile'}", "--enable-logging=stderr", "--v=0", f"--log-net-log={net_log}"]
+    command = [str(BROWSER), *flags, "--dump-dom", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line], requested_by_pages(net_log)
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on PATH")
 def test_browser_shows_it_without_an_error_or_a_request(folder: Path, tmp_path: Path) -> None:
-    net_log = tmp_path / "net.json"
-    command = [
-        str(BROWSER),
-        *QUIET,
-        f"--user-data-dir={tmp_path / 'profile'}",
-        "--enable-logging=stderr",
-        "--v=0",
-        f"--log-net-log={net_log}",
-    ]
-    done = subprocess.run(
-        [*command, "--dump-dom", (folder / "report.html").as_uri()], capture_output=True, text=True, timeout=90, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "CONSOLE" not in done.stderr, done.stderr
-    assert done.stdout.count("<svg") == 8
-    assert 'id="reproduce"' in done.stdout
-    assert requested_by_pages(net_log) == []
+    dom, console, requests = browse(folder / "report.html", tmp_path / "browser")
+    assert dom.count("<svg") == 8
+    assert 'id="reproduce"' in dom
+    assert (console, requests) == ([], [])
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on PATH")
+def test_browser_check_finds_a_page_that_does_both(tmp_path: Path) -> None:
+    (tmp_path / "loud.html").write_text('<img src="http://127.0.0.1:9/x.png"><script>console.error("loud")</script>')
+    _, console, requests = browse(tmp_path / "loud.html", tmp_path / "browser")
+    assert len([line for line in console if "loud" in line]) > 0
+    assert requests == ["http://127.0.0.1:9/x.png"]
 
 
 def requested_by_pages(net_log: Path) -> list[str]:

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from persia.trace import Span
 from reports.answer import answer, decisive_memory, memory_words
 from reports.facts import Facts, read_facts
-from reports.findings import batches_under_way, staleness_finding, step_finding, throughput_finding, utilisation_finding
+from reports.findings import batch_life, staleness_finding, step_finding, throughput_finding, timeline_finding, utilisation_finding
 from simulator.result import Interval, Throughput
 from tests.reports.sample_results import flat, sample_catalog, sample_memory, sample_result, sample_results, sample_scenario
 
@@ -17,7 +18,7 @@ def test_the_answer_in_sentences() -> None:
     said = answer(sample_result(), read_facts(sample_scenario(), sample_catalog())).text()
     assert said == (
         "64 A100s train 1.79 M samples/s (95 % interval 1.785 to 1.797 M). Embeddings are on average 163 updates stale (2.6 steps). "
-        "Forward and backward take 57.8 ms of each 73.2 ms step (79%). The model fits: the parameter servers need 279 of 372 TB (75 %). "
+        "Forward and backward take 57.8 ms of each 73.2 ms step (79 %). The model fits: the parameter servers need 279 of 372 TB (75 %). "
         "$2,918 an hour, $453 per billion samples."
     )
 
@@ -78,10 +79,15 @@ def test_step_names_the_two_largest_parts() -> None:
     assert step_finding(sample_result()) == "Forward + backward takes 79 % of a step in hybrid; next comes exposed all-reduce with 8.1 %."
 
 
-def test_batches_under_way_are_counted_per_rank() -> None:
-    result = sample_result()
-    assert batches_under_way(result) == 4
-    assert batches_under_way(replace(result, spans=[span for span in result.spans if span.batch == 40 * 64])) == 1
+def test_a_batch_lives_longer_than_it_is_worked_on() -> None:
+    span = Span(tier="loader", index=0, name="read", batch=0, start_s=1.0, end_s=1.1)
+    life = [span, replace(span, name="dedup", start_s=1.05, end_s=1.2), replace(span, name="update", start_s=1.9, end_s=2.0)]
+    result = replace(sample_result(), spans=life)
+    assert list(batch_life(result)) == pytest.approx([1.0, 0.3])
+    assert (
+        timeline_finding(result) == "A batch lives 1.00 s from its reading to its update, as long as 14 steps; 70 % of that time it waits."
+    )
+    assert timeline_finding(replace(result, spans=())) == "No spans were recorded."
 
 
 def test_utilisation_names_hardware_not_time() -> None:

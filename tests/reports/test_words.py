@@ -85,3 +85,22 @@ def test_sentence() -> None:
 
 def test_plural() -> None:
     assert [words.plural(number, "update") for number in (0, 1, 1.5, 163.4)] == ["0 updates", "1 update", "1.5 updates", "163 updates"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1e-05 s/row", "10.0 µs/row"),
+        ("1.5e-05 s", "15.0 µs"),
+        ("0.9 1", "0.9"),
+        ("10000000000", "10,000,000,000"),
+        ("32.0 Gbit/s", "32.0 Gbit/s"),
+        ("4 GiB/process", "4 GiB/process"),
+        ("2.5e+09 bytes/s", "2.50 G bytes/s"),
+        ("rowwise-adagrad", "rowwise-adagrad"),
+        ("{'count': 8, 'zone': None, 'hosted_on': 'nn_worker', 'nic_tier1': False}", "count 8, hosted_on nn_worker"),
+        ("{not python}", "{not python}"),
+    ],
+)
+def test_input_values_are_readable(text: str, said: str) -> None:
+    assert words.quantity(text) == said

@@ -107,7 +107,6 @@ CASES: tuple[Case, ...] = (
     Case("more-than-the-host-has.yaml", 4, "expected at most 1"),
     Case("hosted-elsewhere.yaml", 4, "is not the zone of its host"),
     Case("slow-machine-out-of-range.yaml", 4, "expected 0 to 0"),
-    Case("sync-with-ten-permits.yaml", 2, "10 permits in sync mode"),
     Case("too-many-ranks.yaml", 5, "16 ranks on a machine with 8 accelerators"),
     Case("no-tier1-network.yaml", 5, "no Tier_1 networking"),
     Case("same-feature-twice.yaml", 5, "appears twice"),
