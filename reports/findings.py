@@ -120,7 +120,8 @@ def utilisation_finding(main: SimulationResult) -> str:
         return "No utilisation was recorded."
     share, tier, resource = max(shares)
     said = f"Of all hardware, the {label(tier)}' {label(resource)} is busiest, at {percent(share)}"
-    dearest = max(main.cost.tiers, key=lambda name: main.cost.tiers[name].usd_per_hour, default=tier)
+    paid = [name for name, bill in main.cost.tiers.items() if bill.usd_per_hour > 0]
+    dearest = max(paid, key=lambda name: main.cost.tiers[name].usd_per_hour, default=tier)
     own = max((entry for entry in shares if entry[1] == dearest), default=None)
     if dearest == tier or own is None:
         return said + "."
@@ -138,14 +139,14 @@ def memory_finding(main: SimulationResult) -> str:
     said += f"it fits, with {size(rest)} to spare" if memory.fits else f"{size(-rest)} too little"
     if memory.parts_gib and memory.needed_gib:
         part = max(memory.parts_gib, key=lambda name: memory.parts_gib[name])
-        said += f"; {label(part)} take {percent(memory.parts_gib[part] / memory.needed_gib)} of what is needed"
+        said += f"; the largest part is {label(part)}, {percent(memory.parts_gib[part] / memory.needed_gib)}"
     return said + "."
 
 
 def network_finding(main: SimulationResult) -> str:
     """Name the busiest link."""
     if not main.links:
-        return "No link was loaded."
+        return "No network link is loaded, as when everything runs on one machine."
     link = max(main.links, key=lambda load: load.utilisation)
     return f"The busiest link joins {label(link.source)} and {link.target}: {percent(link.utilisation)} of {link.gbps:g} Gbps."
 

@@ -18,7 +18,6 @@ from reports.findings import findings, staleness_note
 from simulator.result import Assumption, SimulationResult
 
 NO_BREAK_SPACE = "\u00a0"
-_UNIT_GAP = re.compile(r"(?<=\d) (?=(?:%|[TGMk]\b|[TGMmµ]?[Bs]\b|Gbps\b|GiB\b))")
 EVIDENCE_ORDER = "MIFDS"
 SECTIONS = (
     ("throughput", "Throughput by mode"),
@@ -116,7 +115,7 @@ def _doubt(assumption: Assumption) -> int:
 
 def keep_units(value: object) -> object:
     """Return text whose numbers do not part from their units at a line's end; other values as they are."""
-    return _UNIT_GAP.sub(NO_BREAK_SPACE, value) if type(value) is str else value
+    return words.glued(value, NO_BREAK_SPACE) if type(value) is str else value
 
 
 def breakable(name: str) -> Markup:

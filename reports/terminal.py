@@ -19,6 +19,7 @@ from reports.published import PublishedRow
 from reports.words import (
     DOUBTFUL_EVIDENCE,
     digits,
+    glued,
     interval,
     label,
     mode_rank,
@@ -36,6 +37,7 @@ from simulator.result import SimulationResult, TierMemory
 
 WIDTH = 80
 BAR_WIDTH = 24
+GLUE = "\ue000"  # stands for a space at which rich, which breaks lines at every kind of space, must not break one
 PLAIN_MARKS = {ord("·"): "-", ord("\u00d7"): "x", ord("µ"): "u", ord("±"): "+-", ord("█"): "#", ord("░"): "."}
 
 
@@ -72,16 +74,20 @@ def _lines(main: SimulationResult, facts: Facts) -> Table:
     table.add_column(ratio=1)
     table.add_row("Step", f"{seconds(step.p50)} (p50), {seconds(step.p99)} (p99), {main.ranks:,} \u00d7 {main.batch_size:,} samples")
     table.add_row("Staleness", f"{plural(version.mean, 'update')} on average{in_steps(version, main.ranks)}, p99 {updates(version.p99)}")
-    table.add_row("Bottleneck", Text(sentence(said.bottleneck)))
+    table.add_row("Bottleneck", Text(_glued(sentence(said.bottleneck))))
     if said.behind:
-        table.add_row("Next", Text(said.behind))
+        table.add_row("Next", Text(_glued(said.behind)))
     if said.memory:
-        table.add_row("Memory", sentence(said.memory))
-    table.add_row("Bill", sentence(said.bill))
+        table.add_row("Memory", _glued(sentence(said.memory)))
+    table.add_row("Bill", _glued(sentence(said.bill)))
     doubtful = sum(assumption.evidence in DOUBTFUL_EVIDENCE for assumption in main.assumptions)
     if doubtful:
         table.add_row("Doubt", f"{doubtful} of {len(main.assumptions)} inputs are unverified or inferred; the report lists them.")
     return table
+
+
+def _glued(text: str) -> str:
+    return glued(text, GLUE)
 
 
 def _modes(results: Sequence[SimulationResult]) -> Table:
@@ -206,7 +212,7 @@ def render(what: RenderableType, *, width: int = WIDTH) -> str:
     """Return what rich would print, without trailing spaces; colours only where stdout is a terminal, ASCII where it knows no more."""
     buffer = io.StringIO()
     Console(file=buffer, width=width, force_terminal=sys.stdout.isatty(), highlight=False, legacy_windows=False).print(what)
-    text = "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+    text = "\n".join(line.rstrip() for line in buffer.getvalue().replace(GLUE, " ").splitlines())
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:

@@ -45,6 +45,7 @@ _WHOLE = {
     "training_lane": "training lane, not waiting",
     "nn_worker_gpu": "accelerators",
 }
+_UNIT_GAP = re.compile(r"(?<=\d) (?=(?:%|[TGMk]\b|[TGMm\u00b5]?[Bs]\b|Gbps\b|GiB\b))")
 _SPECIAL = {
     "cpu": "CPU",
     "gpu": "GPU",
@@ -121,13 +122,20 @@ def interval(value: Interval) -> str:
         return "unknown: too few steps"
     factor, prefix = _prefix(value.mean)
     half = max(value.high - value.low, 0.0) / 2 / factor
-    decimals = 2 if half <= 0 else min(4, max(0, math.ceil(-math.log10(half))))
+    fewest = 1 if value.mean / factor < 99.95 else 0
+    decimals = 2 if half <= 0 else min(4, max(fewest, math.ceil(-math.log10(half))))
     return f"{value.low / factor:,.{decimals}f} to {value.high / factor:,.{decimals}f} {prefix}".rstrip()
 
 
 def half_width(value: Interval) -> float:
     """Return half of the interval as a fraction of its mean; infinite where the interval is."""
     return (value.high - value.low) / 2 / value.mean if value.mean else 0.0
+
+
+def spread(value: Interval) -> str:
+    """Return the half-width as a percentage of the mean with two digits: "± 0.34 %"."""
+    half = half_width(value)
+    return f"\u00b1 {digits(100 * half, 2)} %" if math.isfinite(half) else "unknown"
 
 
 def seconds(value_s: float) -> str:
@@ -206,6 +214,11 @@ def updates(value: float) -> str:
 def plural(number: float, word: str) -> str:
     """Return "1 update" or "3 updates"."""
     return f"{updates(number)} {word if updates(number) == '1' else word + 's'}"
+
+
+def glued(text: str, glue: str) -> str:
+    """Return the text with `glue` for the space between a number and its unit, where a line must not end."""
+    return _UNIT_GAP.sub(glue, text)
 
 
 def sentence(text: str) -> str:

@@ -6,6 +6,7 @@ Needed where servers differ, fail or lose messages; where nothing does, it agree
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -126,7 +127,7 @@ class MessageServers:
 
     # --- a server's commands ----------------------------------------------------------------------------------
 
-    def hands(self) -> dict[type[m.Word], Callable[[int, m.Command], None]]:
+    def hands(self) -> dict[type[m.Word], Callable[[int, Any], None]]:
         """Return what carries out each command of a server."""
         return {
             m.ServeLookup: self._serve_lookup,

@@ -118,6 +118,19 @@ def run_header(scenario: Scenario, cluster: Cluster) -> Header:
     )
 
 
+class _Process:
+    """One schedule with its place in the cluster, and whether a timer of its own is under way."""
+
+    __slots__ = ("handle", "index", "role", "schedule", "timer_set")
+
+    def __init__(self, role: str, index: int, schedule: Schedule) -> None:
+        self.role = role
+        self.index = index
+        self.schedule = schedule
+        self.handle = schedule.handle
+        self.timer_set = False
+
+
 class Simulation:
     """The schedules, the physics and the recorder of one run."""
 
@@ -172,7 +185,10 @@ class Simulation:
         self._from_device = [Link(rate) for _ in range(ranks)]
         self._wire_cache()
         self._hands = {**self._all_hands(), **server_hands}
-        self._timers: set[tuple[str, int]] = set()
+        self._rank_processes = [_Process("nn_worker", index, schedule) for index, schedule in enumerate(self.ranks)]
+        self._worker_processes = [_Process("embedding_worker", index, schedule) for index, schedule in enumerate(self.workers)]
+        self._server_processes = [_Process("parameter_server", index, schedule) for index, schedule in enumerate(self.servers)]
+        self._loader_processes = [_Process("loader", index, schedule) for index, schedule in enumerate(self.loaders)]
         self._order = CollectiveOrder(ranks) if checked else None
         self.on_step: Callable[[int], None] = lambda steps: None
 
@@ -233,45 +249,45 @@ class Simulation:
     # --- events into the schedules ----------------------------------------------------------------------------
 
     def _tell_loader(self, index: int, event: m.Event) -> None:
-        self._tell("loader", self.loaders[index], index, event)
+        self._tell(self._loader_processes[index], event)
 
     def _tell_worker(self, index: int, event: m.Event) -> None:
-        self._tell("embedding_worker", self.workers[index], index, event)
+        self._tell(self._worker_processes[index], event)
 
     def _tell_server(self, index: int, event: m.Event) -> None:
-        self._tell("parameter_server", self.servers[index], index, event)
+        self._tell(self._server_processes[index], event)
 
     def _tell_rank(self, index: int, event: m.Event) -> None:
         if type(event) is m.DenseDone and self.recorder.batch_trained(self._engine.now_s):
             self.on_step(len(self.recorder.step_end_s))
-        self._tell("nn_worker", self.ranks[index], index, event)
+        self._tell(self._rank_processes[index], event)
 
-    def _tell(self, role: str, schedule: Schedule, index: int, event: m.Event) -> None:
+    def _tell(self, process: _Process, event: m.Event) -> None:
         """Give one event to a schedule and carry out what it decides."""
-        now_s = self._engine.now_s
-        commands = schedule.handle(event, now_s)
-        self._record(now_s, role, index, event, commands)
+        now_s, index, hands = self._engine.now_s, process.index, self._hands
+        commands = process.handle(event, now_s)
+        self._record(now_s, process.role, index, event, commands)
         if self._order is not None:
-            self._check(schedule, index, commands)
+            self._check(process.schedule, index, commands)
         for command in commands:
-            self._hands[type(command)](index, command)
-        if (role, index) not in self._timers:
-            due_s = schedule.next_timer_s()
+            hands[type(command)](index, command)
+        if not process.timer_set:
+            due_s = process.schedule.next_timer_s()
             if due_s is not None:
-                self._timers.add((role, index))
-                self._engine.call_later(max(0.0, due_s - now_s), self._wake, role, schedule, index)
+                process.timer_set = True
+                self._engine.call_later(max(0.0, due_s - now_s), self._wake, process)
 
-    def _wake(self, role: str, schedule: Schedule, index: int) -> None:
+    def _wake(self, process: _Process) -> None:
         """A timer has run out: tell the schedule if it still wants it, else wait for the time it wants now."""
-        self._timers.remove((role, index))
-        due_s, now_s = schedule.next_timer_s(), self._engine.now_s
+        process.timer_set = False
+        due_s, now_s = process.schedule.next_timer_s(), self._engine.now_s
         if due_s is None:
             return
         if due_s <= now_s:
-            self._tell(role, schedule, index, m.Timer())
+            self._tell(process, m.Timer())
         else:
-            self._timers.add((role, index))
-            self._engine.call_later(due_s - now_s, self._wake, role, schedule, index)
+            process.timer_set = True
+            self._engine.call_later(due_s - now_s, self._wake, process)
 
     def _check(self, schedule: Schedule, index: int, commands: Sequence[m.Command]) -> None:
         broken = broken_laws(schedule)

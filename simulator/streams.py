@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -19,27 +20,26 @@ def stream(seed: int, name: str) -> np.random.Generator:
 
 
 class Noise:
-    """Lognormal factors of mean 1 and a given coefficient of variation, drawn in pools because single draws are slow."""
+    """Lognormal factors of mean 1 and a given coefficient of variation.
 
-    __slots__ = ("_generator", "_next", "_pool", "_sigma")
+    `factor()` returns the next one; it is a generator's `__next__` over pooled draws, since single draws are slow and it is
+    asked several times for every batch.
+    """
+
+    __slots__ = ("_generator", "_sigma", "factor")
 
     def __init__(self, generator: np.random.Generator, cv: float) -> None:
         self._generator = generator
         self._sigma = math.sqrt(math.log1p(cv * cv))
-        self._pool: list[float] = []
-        self._next = 0
+        self.factor: Callable[[], float] = self._pooled().__next__
 
-    def factor(self) -> float:
-        """Return the next factor."""
-        if self._sigma == 0.0:
-            return 1.0
-        if self._next == len(self._pool):
-            self._pool = self.factors(_POOL).tolist()
-            self._next = 0
-        self._next += 1
-        return self._pool[self._next - 1]
+    def _pooled(self) -> Iterator[float]:
+        while True:
+            yield from self.factors(_POOL).tolist()
 
     def factors(self, count: int) -> FloatArray:
         """Return `count` factors [count]."""
         sigma = self._sigma
+        if sigma == 0.0:
+            return np.ones(count)
         return np.exp(sigma * self._generator.standard_normal(count) - 0.5 * sigma * sigma)

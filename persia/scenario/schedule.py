@@ -42,7 +42,9 @@ class Schedule(Part):
         examples=["hybrid"],
     )
     staleness_permits: Window | None = Field(
-        default=None, description="Batches of a rank between lookup and acknowledged update; null: 10. In sync mode always 1.", examples=[10]
+        default=None,
+        description="Batches of a rank between lookup and acknowledged update; null: 10. In sync mode always 1.",
+        examples=[10],
     )
     lookups_in_flight: Window = Field(default=10, description="Lookups under way per rank.", examples=[10])
     prefetch_batches: Window = Field(

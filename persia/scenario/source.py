@@ -19,7 +19,7 @@ from persia.scenario.errors import Position, ScenarioError, error_at, shown
 from persia.scenario.tree import DEEPEST, Entry, Items, Leaf, Node, Scalar, Tree
 
 LARGEST_FILE_BYTES = 1024 * 1024
-MOST_NODES = 50_000
+MOST_NODES = 20_000
 _LONGEST_NUMBER = 300
 _LONGEST_KEY = 200
 

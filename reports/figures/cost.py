@@ -15,9 +15,9 @@ ROW_IN = 0.5
 
 
 def draw_cost(result: SimulationResult) -> Drawing | None:
-    """Return a bar per tier in US dollars an hour; None where no tier is paid for."""
+    """Return a bar per tier in US dollars an hour; None where no price is known."""
     tiers = sorted((tier for tier, bill in result.cost.tiers.items() if bill.machines), key=tier_rank)
-    if not tiers:
+    if not tiers or not result.cost.usd_per_hour:
         return None
     said = "; ".join(f"{label(tier)} {dollars(result.cost.tiers[tier].usd_per_hour)}" for tier in tiers)
     return draw(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from reports.figures.canvas import SMALL_PT, Sheet, draw, value_axis
 from reports.figures.svg import Drawing
 from reports.figures.theme import LIGHT
-from reports.words import half_width, interval, mode_rank, percent, rate
+from reports.words import interval, mode_rank, rate, spread
 from simulator.result import SimulationResult
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _bar(sheet: Sheet, axes: Axes, row: int, result: SimulationResult, *, scale:
     near: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
     axes.annotate(rate(value.mean), (_end(result) / scale, row), (8, 0), fontweight=weight, **near)
     axes.annotate(result.mode, (0, row), (-10, 0), ha="right", fontweight=weight, **near)
-    spread = f"± {percent(half_width(value))}"
+    words = spread(value)
     axes.annotate(
-        spread, (1, row), (162, 0), xycoords=("axes fraction", "data"), ha="right", fontsize=SMALL_PT, color=LIGHT["muted"], **near
+        words, (1, row), (162, 0), xycoords=("axes fraction", "data"), ha="right", fontsize=SMALL_PT, color=LIGHT["muted"], **near
     )

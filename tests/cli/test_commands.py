@@ -123,7 +123,7 @@ def test_check_prints_fit_price_and_bound(persia: Persia) -> None:
     assert "Bill" in persia("check", "persia-100t").stdout
 
 
-@pytest.mark.parametrize("arguments", [["fp32-does-not-fit"], ["persia-100t", "--set", "model.features.0.dim=16"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["fp32-does-not-fit"], ["dim-16-does-not-fit"]], ids=" ".join)
 def test_infeasible_exits_with_3_and_says_what_is_missing(persia: Persia, arguments: list[str]) -> None:
     for verb in ("check", "simulate"):
         done = persia(verb, *arguments)

@@ -121,7 +121,7 @@ def test_all_sections_are_there_with_their_figures(outline: Outline, page: str) 
         ("answer", ["64 A100s train", "1.79 M samples/s", "95 % interval 1.785 to 1.797 M", "163 updates stale (2.6 steps)",
                     "279 of 372 TB (75 %)", "$2,918 an hour", "$453 per billion samples", "100 T embedding parameters",
                     "simulated, not measured"]),
-        ("throughput", ["730 k", "1.445 to 1.455 M", "73.2 ms / 81.3 ms", "samples/s", "2.5 times as fast as sync"]),
+        ("throughput", ["730 k", "1.445 to 1.455 M", "73.2 ms / 81.3 ms", "samples/s", "\u00b1 0.34 %", "2.5 times as fast as sync"]),
         ("step", ["57.8 ms", "exposed all-reduce", "79 %", "lookup"]),
         ("staleness", ["mean 163, p99 196, max 220", "640 batches", "91 %"]),
         ("utilisation", ["Bottleneck.", "Forward and backward take 57.8 ms", "Next.", "exposed for 5.9 ms", "88 %"]),

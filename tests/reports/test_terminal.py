@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import pytest
 from reports.terminal import answer_box, catalog_table, excuse_panel, fit_table, published_table
 from simulator.excuse import Excuse
 from tests.reports.sample_results import sample_catalog, sample_memory, sample_result, sample_results, sample_scenario
+from tests.support import ROOT
 
 PUBLISHED = [
     SimpleNamespace(
@@ -63,6 +65,21 @@ def test_fits_80_columns_and_cuts_nothing_off(name: str) -> None:
     assert max(len(line) for line in text.splitlines()) <= 80
     assert "…" not in text
     assert "\x1b" not in text
+
+
+def test_terminal_tables_import_neither_matplotlib_nor_networkx_by_themselves() -> None:
+    program = "import sys, simulator; before = set(sys.modules); import reports.terminal; print(*sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert "reports.terminal" in loaded
+    assert {"matplotlib", "networkx", "jinja2", "reports.figures"} & set(loaded) == set()
+
+
+def test_colours_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert "\x1b[" in answer_box(sample_result())
 
 
 def test_answer_box_says_the_answer() -> None:

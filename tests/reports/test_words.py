@@ -104,3 +104,8 @@ def test_plural() -> None:
 )
 def test_input_values_are_readable(text: str, said: str) -> None:
     assert words.quantity(text) == said
+
+
+@pytest.mark.parametrize(("half", "said"), [(0.0034, "\u00b1 0.34 %"), (0.078, "\u00b1 7.8 %"), (math.inf, "unknown")])
+def test_spread(half: float, said: str) -> None:
+    assert words.spread(Interval(mean=100.0, low=100 - 100 * half, high=100 + 100 * half)) == said

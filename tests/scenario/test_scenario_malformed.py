@@ -23,10 +23,10 @@ def malformed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_malformed_scenarios_are_refused(malformed: Path, case: Case) -> None:
-    start_s = time.perf_counter()
+    start_s = time.process_time()  # a busy machine does not count
     with pytest.raises(ScenarioError) as caught:
         load_scenario(malformed / case.name)
-    assert time.perf_counter() - start_s < 1.0
+    assert time.process_time() - start_s < 1.0
     error = caught.value
     assert Path(error.file).name == case.blamed
     assert error.line == case.line
@@ -39,7 +39,7 @@ def test_malformed_scenarios_are_refused(malformed: Path, case: Case) -> None:
 
 def test_every_committed_file_is_a_case_or_the_parent_of_one() -> None:
     named = {case.name for case in CASES} | {case.blamed for case in CASES}
-    parents = {"circle-2.yaml"} | {f"deep-{number}.yaml" for number in range(10)}
+    parents = {"circle-2.yaml", "circle-a.yaml"} | {f"deep-{number}.yaml" for number in range(10)}
     assert {path.name for path in COMMITTED.iterdir()} <= named | parents
     assert len(CASES) >= 40
 
