@@ -84,7 +84,7 @@ class SlowMachine(Part):
 class Simulation(Part):
     """How long and how exactly to simulate."""
 
-    steps: Window | None = Field(
+    steps: Annotated[int, Quantity(dimension=COUNT, low=10, high=1_000_000)] | None = Field(
         default=None, description="Steps to simulate, warm-up included; null runs until the interval is narrow enough.", examples=[1000]
     )
     interval_target: Annotated[float, Quantity(dimension=REAL, above=0, below=1)] = Field(
