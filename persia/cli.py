@@ -31,8 +31,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-# Looking for plugins of pydantic, which persia has none of, would take longer than checking a scenario.
+# Both would take longer than checking a scenario does: looking for plugins of pydantic, which persia has none of, and
+# starting numpy's pool of linear-algebra threads, which a simulation never uses.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 OWN_PACKAGES = ("persia", "reports", "scenarios", "simulator")
 

@@ -186,8 +186,7 @@ class DensePhysics:
     def _send_chunk(
         self, source: tuple[str, int], target: tuple[str, int], size_bytes: float, then: Callback, args: tuple[Any, ...]
     ) -> None:
-        now_s = self._engine.now_s
-        self._wire.send(source, target, at_s=now_s, size_bytes=size_bytes, latency_s=self._latency_s, then=then, args=args)
+        self._wire.send_bulk(source, target, size_bytes=size_bytes, latency_s=self._latency_s, then=then, args=args)
 
     # --- barriers ---------------------------------------------------------------------------------------------
 

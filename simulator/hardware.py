@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 
@@ -36,6 +35,10 @@ class LinkElement:
     def send(self, arrival_s: float, size_bytes: float) -> float:
         """Return when the last byte of a message has passed."""
         return self._vector.send_one(self._index, arrival_s, size_bytes)
+
+    def book(self, now_s: float, arrival_s: float, size_bytes: float) -> float:
+        """Return when a message of the future has passed; its time is taken from now on."""
+        return self._vector.book_one(self._index, now_s, arrival_s, size_bytes)
 
 
 AnyLink = Link | LinkElement
@@ -102,7 +105,7 @@ class Cluster:
         self._network = scenario.cluster.network
         hosts = {tier.host: self.tiers[tier.host].machines for tier in self.tiers.values()}
         self.one_machine = list(hosts.values()) == [1]
-        self._efficiency = profile["wire.nic_efficiency"]
+        self.nic_efficiency = profile["wire.nic_efficiency"]
         self._loopback_bytes_per_s = profile["wire.loopback_bytes_per_s"]
         servers = self.tiers["parameter_server"]
         self.server_nics = ServerNics(servers, self.nic_bytes_per_s(servers.host))
@@ -110,11 +113,13 @@ class Cluster:
         self.nics = {host: self._host_nics(host, machines) for host, machines in hosts.items()}
         self.worker_cores = self._cores("embedding_worker")
         self.loader_cores = self._cores("loader")
+        self._fabrics = self._zone_fabrics()
+        self._overrides: dict[tuple[str, str], Link] = {}
         self.slow = {name: self._slow_factors(scenario, name) for name in TIERS}
 
     def nic_bytes_per_s(self, host: str) -> float:
         """Return the payload rate of one direction of a tier's network cards."""
-        return self._loopback_bytes_per_s if self.one_machine else self._efficiency * self.tiers[host].nic_bytes_per_s
+        return self._loopback_bytes_per_s if self.one_machine else self.nic_efficiency * self.tiers[host].nic_bytes_per_s
 
     def _host_nics(self, host: str, machines: int) -> list[Nic]:
         """Return the NICs of a tier's machines; those that also run servers share the servers' vectors."""
@@ -159,16 +164,25 @@ class Cluster:
             return self._network.latency_same_host
         return self.topology.tier_latency_s(name, other)
 
-    def pipe(self, name: str, other: str) -> Link | None:
-        """Return the link of limited bandwidth between two tiers, or None where only their network cards limit them."""
+    def pipes(self, name: str, other: str) -> tuple[Link, ...]:
+        """Return what limits the traffic between two tiers beside their network cards: overrides, oversubscribed fabrics."""
+        if self.one_machine:
+            return ()
+        zones = dict.fromkeys((self.topology.zone(name), self.topology.zone(other)))
+        fabrics = [self._fabrics[zone] for zone in zones if zone in self._fabrics]
         limit = self.topology.tier_bandwidth_bytes_per_s(name, other)
-        return None if limit is None or self.one_machine else Link(limit)
+        if limit is None:
+            return tuple(fabrics)
+        pair = (name, other)
+        if pair not in self._overrides:
+            self._overrides[pair] = Link(limit)
+        return (*fabrics, self._overrides[pair])
 
-    def limited_pairs(self) -> dict[frozenset[str], float]:
-        """Return the pairs of tiers between which the scenario limits the bandwidth, in bytes a second."""
-        pairs: dict[frozenset[str], float] = {}
-        for name, other in combinations(TIERS, 2):
-            limit = self.topology.tier_bandwidth_bytes_per_s(name, other)
-            if limit is not None and not self.one_machine:
-                pairs[frozenset((name, other))] = limit
-        return pairs
+    def _zone_fabrics(self) -> dict[str, Link]:
+        """Return the fabric of each zone that is oversubscribed."""
+        fabrics: dict[str, Link] = {}
+        for name in TIERS:
+            rate = self.topology.fabric_bytes_per_s(name)
+            if rate is not None:
+                fabrics.setdefault(self.topology.zone(name), Link(rate))
+        return fabrics

@@ -83,11 +83,6 @@ class MessageServers:
         """Return the batches applied so far, parts counted as parts."""
         return self._updates / self._servers
 
-    @property
-    def nic_busy_s(self) -> tuple[float, float]:
-        """Return nothing: the wire itself counts every message."""
-        return 0.0, 0.0
-
     # --- a worker's commands ----------------------------------------------------------------------------------
 
     def lookup(self, worker: int, batch: int) -> None:

@@ -6,7 +6,8 @@ of arrival, so version staleness stays exact.  Shapes: S server processes, K poo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_right, insort
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from simulator.queues import Link
 from simulator.recorder import Recorder
 from simulator.streams import Noise
 
+_TIDY_AT = 256  # applied updates that are listed at most
 DRAWS = 64  # how often the spread of rows over servers is drawn; batches take the draws in turn
 
 Tell = Callable[[int, Event], None]
@@ -48,7 +50,8 @@ class PhaseServers:
         self._jitter = jitter
         self._tell = tell
         self._latency_s = cluster.latency_s("embedding_worker", "parameter_server")
-        self._pipe: Link | None = cluster.pipe("embedding_worker", "parameter_server")
+        self._pipes_out = cluster.pipes("embedding_worker", "parameter_server")
+        self._pipes_back = cluster.pipes("parameter_server", "embedding_worker")
         tier = cluster.tiers["parameter_server"]
         share = spread(shares, costs.unique, tier.processes, DRAWS)
         cpu = cluster.slow["parameter_server"] * tier.cpu_factor
@@ -66,7 +69,8 @@ class PhaseServers:
         self._updates_of = [0] * DRAWS
         self._nic = [cluster.nic("embedding_worker", worker) for worker in range(cluster.tiers["embedding_worker"].processes)]
         self._version_at: dict[int, int] = {}
-        self._applied = 0
+        self._applied = 0  # updates applied and no longer listed in `_applying`
+        self._applying: list[float] = []  # when each update is applied, the earliest first
 
     @property
     def lookups(self) -> float:
@@ -76,14 +80,23 @@ class PhaseServers:
     @property
     def updates(self) -> float:
         """Return the batches applied so far."""
-        return float(self._applied)
+        return float(self._applied + len(self._applying))
+
+    def _version(self, at_s: float) -> int:
+        """Return how many updates are applied at `at_s`; those of a gathered step count when all of them are."""
+        applying = self._applying
+        done = bisect_right(applying, at_s)
+        if done > _TIDY_AT:
+            del applying[:done]
+            self._applied += done
+            done = 0
+        return (self._applied + done) // self._gather * self._gather
 
     @property
     def busy_s(self) -> float:
         """Return the core-seconds used by all servers so far."""
         return float(self._totals[1] @ self._lookups_of + self._totals[4] @ self._updates_of)
 
-    @property
     def nic_busy_s(self) -> tuple[float, float]:
         """Return the card-seconds used by the servers' messages so far: outgoing, incoming."""
         received_s = self._totals[0] @ self._lookups_of + self._totals[3] @ self._updates_of
@@ -94,13 +107,13 @@ class PhaseServers:
         now_s, costs, draw, nic = self._engine.now_s, self._costs, batch % DRAWS, self._nic[worker]
         request_s, lookup_s, reply_s = self._lookup_times[draw]
         self._lookups_of[draw] += 1
-        self._version_at[batch] = self._applied // self._gather * self._gather
         latency_s = self._latency_s * self._jitter.factor()
-        asked_s = self._through_pipe(nic.tx.send(now_s, costs.lookup_request_bytes), costs.lookup_request_bytes) + latency_s
+        asked_s = through(self._pipes_out, nic.tx.send(now_s, costs.lookup_request_bytes), costs.lookup_request_bytes) + latency_s
+        self._version_at[batch] = self._version(asked_s)
         served_s = self._cores.serve_uncounted(self._nics.receive(asked_s, request_s), lookup_s)
-        sent_s = self._through_pipe(self._nics.send(served_s, reply_s), costs.lookup_reply_bytes) + latency_s
+        sent_s = through(self._pipes_back, self._nics.send(served_s, reply_s), costs.lookup_reply_bytes) + latency_s
         first_byte_s = asked_s + self._mean_lookup_s + latency_s
-        received_s = nic.rx.send(first_byte_s, costs.lookup_reply_bytes)
+        received_s = nic.rx.book(now_s, first_byte_s, costs.lookup_reply_bytes)
         if batch in self._recorder.span_batches:
             self._recorder.span("parameter_server", 0, "lookup", batch, asked_s, sent_s - latency_s)
         end_s = received_s if received_s > sent_s else sent_s
@@ -112,17 +125,23 @@ class PhaseServers:
         gradients_s, update_s = self._update_times[draw]
         self._updates_of[draw] += 1
         latency_s = self._latency_s * self._jitter.factor()
-        sent_s = self._through_pipe(nic.tx.send(now_s, costs.update_bytes), costs.update_bytes) + latency_s
-        applied_s = float(np.maximum.reduce(self._cores.serve_uncounted(self._nics.receive(sent_s, gradients_s), update_s)))
-        self._recorder.version.append(self._applied // self._gather * self._gather - self._version_at.pop(batch))
-        self._applied += 1
+        first_byte_s = max(now_s, nic.tx.busy_until_s) + latency_s
+        sent_s = through(self._pipes_out, nic.tx.send(now_s, costs.update_bytes), costs.update_bytes) + latency_s
+        received_s = np.maximum(self._nics.receive(first_byte_s, gradients_s), sent_s)  # cuts through, but ends no sooner than sent
+        applied_s = float(np.maximum.reduce(self._cores.serve_uncounted(received_s, update_s)))
+        before = self._applied + len(self._applying)  # updates are applied in the order in which they fan out
+        self._recorder.version.append(before // self._gather * self._gather - self._version_at.pop(batch))
+        insort(self._applying, applied_s)
         if batch in self._recorder.span_batches:
             self._recorder.span("parameter_server", 0, "update", batch, sent_s, applied_s)
         self._engine.call_later(applied_s + latency_s - now_s, self._tell, worker, UpdateAcked(batch, EVERY_SERVER))
 
-    def _through_pipe(self, at_s: float, size_bytes: float) -> float:
-        """Return when a fan-out is through the link between the tiers, where the scenario limits it."""
-        return at_s if self._pipe is None else self._pipe.send(at_s, size_bytes)
+
+def through(pipes: Sequence[Link], at_s: float, size_bytes: float) -> float:
+    """Return when a fan-out, out of its sender's card at `at_s`, is through what else limits the two tiers."""
+    for pipe in pipes:
+        at_s = pipe.send(at_s, size_bytes)
+    return at_s
 
 
 def spread(generator: np.random.Generator, unique: float, servers: int, draws: int) -> FloatArray:

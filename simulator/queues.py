@@ -145,6 +145,17 @@ class Link:
         self.bytes_sent += size_bytes
         return self.busy_until_s
 
+    def book(self, now_s: float, arrival_s: float, size_bytes: float) -> float:
+        """Return when a message that will arrive at `arrival_s` > now has passed; its time is taken from now on.
+
+        What arrives in between finds the link's work, but not a gap of idle time that only the order of calls would make.
+        """
+        transmission_s = size_bytes / self.bytes_per_s
+        busy_until_s = self.busy_until_s
+        self.busy_until_s = (now_s if now_s > busy_until_s else busy_until_s) + transmission_s
+        self.bytes_sent += size_bytes
+        return (arrival_s if arrival_s > busy_until_s else busy_until_s) + transmission_s
+
     def fan_out(self, arrival_s: float, count: int, size_bytes: float) -> FloatArray:
         """Return when each of `count` equal messages [N], all ready at `arrival_s`, has passed, one behind the other."""
         start_s = arrival_s if arrival_s > self.busy_until_s else self.busy_until_s
@@ -217,6 +228,14 @@ class LinkVector:
         np.maximum(busy_until_s, arrival_s, out=busy_until_s)
         busy_until_s += transmission_s
         return busy_until_s
+
+    def book_one(self, link: int, now_s: float, arrival_s: float, size_bytes: float) -> float:
+        """Do on one link as `Link.book`."""
+        transmission_s = size_bytes / self.bytes_per_s
+        busy_until_s = float(self.busy_until_s[link])
+        self.busy_until_s[link] = max(now_s, busy_until_s) + transmission_s
+        self._vector_bytes[link] += size_bytes
+        return max(arrival_s, busy_until_s) + transmission_s
 
     def send_one(self, link: int, arrival_s: float, size_bytes: float) -> float:
         """Return when a message on one link has passed."""

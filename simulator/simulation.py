@@ -58,11 +58,6 @@ class ServerSide(Protocol):
         """Return the core-seconds used by all servers so far."""
         ...
 
-    @property
-    def nic_busy_s(self) -> tuple[float, float]:
-        """Return the card-seconds of the servers' messages that the wire does not count: outgoing, incoming."""
-        ...
-
     def lookup(self, worker: int, batch: int) -> None:
         """Ask every server for its part of the batch's rows."""
         ...
@@ -207,6 +202,8 @@ class Simulation:
                 jitter=self._jitter,
                 tell=self._tell_worker,
             )
+            if isinstance(self._wire, FifoWire):
+                self._wire.fan_out_busy_s = phase.nic_busy_s
             return phase, {}
         self.servers_weight = 1
         self.servers = [ServerSchedule(header.server) for _ in range(cluster.tiers["parameter_server"].processes)]
@@ -456,9 +453,5 @@ class Simulation:
             self._servers.lookups + self._servers.updates,
         ]
         for host in cluster.nics:
-            tx_s, rx_s = self._wire.busy_s(host)
-            if host == cluster.tiers["parameter_server"].host:
-                server_tx_s, server_rx_s = self._servers.nic_busy_s
-                tx_s, rx_s = tx_s + server_tx_s, rx_s + server_rx_s
-            sums += (tx_s, rx_s)
+            sums += self._wire.busy_s(host)
         return sums

@@ -84,12 +84,12 @@ def _loader_laws(loader: LoaderSchedule) -> Iterable[tuple[bool, str]]:
     limits = loader.limits
     queues = loader.in_queue.values()
     yield all(len(queue) <= limits.input_queue_max for queue in queues), "no rank's input queue overflows"
-    held = [batch for batches in loader.held.values() for batch in batches]
-    yield loader.held_count == len(held), "the batches that wait for room are counted"
-    ahead = [batch for batch in loader.reading if batch not in loader.resending and not loader.is_committed(batch)]
-    yield len(ahead) + len(held) <= limits.read_ahead_max, "no more is read ahead than agreed"
-    known = [*loader.sent, *loader.resending, *held]
-    yield len(known) == len(set(known)), "a batch is sent, to be sent again or held"
+    ahead = [batch for batches in loader.ahead.values() for batch in batches]
+    yield loader.ahead_count == len(ahead) <= limits.read_ahead_max, "no more is read ahead than agreed"
+    yield all(sorted(batches) == list(batches) for batches in loader.ahead.values()), "a rank's batches wait in order"
+    yield all((batch in loader.read) != (batch in loader.reading) for batch in ahead), "what is read ahead is being read or ready"
+    known = [*loader.sent, *loader.resending, *ahead]
+    yield len(known) == len(set(known)), "a batch is sent, to be sent again or read ahead"
     yield all(batch % limits.loaders == limits.loader for batch in known), "a loader sends batches of its own only"
     yield not any(map(loader.is_committed, known)), "a committed batch is not sent again"
     yield not loader.to_send and not loader.to_read_again, "every batch that may leave or be read has been told to"

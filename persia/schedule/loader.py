@@ -26,19 +26,21 @@ class LoaderSchedule:
     """Facts about one loader's batches, and the rules that send them.
 
     Loader l of L reads batches l, l + L, ...  Batch b goes to embedding worker b mod workers (its ID features) and to
-    rank b mod world_size (the rest).  A rank's input queue holds `input_queue_max` batches of this loader.  A batch is
-    committed when its rank says that its update is applied; a restart reads again from the first that is not.
+    rank b mod world_size (the rest).  A rank's input queue holds `input_queue_max` batches of this loader; it trains in
+    the order of the numbers, so its batches leave in that order, in whatever order they are read.  A batch is committed
+    when its rank says that its update is applied; a restart reads again from the first that is not.
     """
 
     __slots__ = (
         "_notes",
+        "ahead",
+        "ahead_count",
         "committed",
         "committed_ahead",
-        "held",
-        "held_count",
         "ignored",
         "in_queue",
         "limits",
+        "read",
         "reading",
         "reported",
         "resending",
@@ -55,8 +57,9 @@ class LoaderSchedule:
         self.to_read_again: list[int] = []  # batches that a worker forgot
         self.reading: set[int] = set()
         self.resending: set[int] = set()  # forgotten by a worker and not sent again yet; their ranks still hold their part
-        self.held: dict[int, deque[int]] = {}  # rank -> batches that wait for room in its queue
-        self.held_count = 0
+        self.read: set[int] = set()  # ready to leave, not sent
+        self.ahead: dict[int, deque[int]] = {}  # rank -> its batches that are being read or ready, in order
+        self.ahead_count = 0
         self.in_queue: dict[int, set[int]] = {}  # rank -> batches sent and not yet taken
         self.to_send: list[int] = []  # a resent batch, or one that has room in its rank's queue
         self.sent: set[int] = set()  # sent, not committed
@@ -106,10 +109,8 @@ class LoaderSchedule:
             self.resending.remove(batch)
             self.to_send.append(batch)
         elif not self.is_committed(batch):
-            rank = batch % self.limits.world_size
-            self.held.setdefault(rank, deque()).append(batch)
-            self.held_count += 1
-            self._fill(rank)
+            self.read.add(batch)
+            self._fill(batch % self.limits.world_size)
 
     def _note_credit(self, event: CreditGranted) -> None:
         if not self._take(event.batch):  # granted twice, or before this loader was restarted
@@ -149,19 +150,20 @@ class LoaderSchedule:
         return True
 
     def _fill(self, rank: int) -> None:
-        """Let held batches into the rank's queue while it has room; a full queue holds back no other rank's batches."""
-        held = self.held.get(rank)
+        """Let the rank's next batches into its queue while it has room; a full queue holds back no other rank's batches."""
+        ahead = self.ahead.setdefault(rank, deque())
         queue = self.in_queue.setdefault(rank, set())
-        while held and len(queue) < self.limits.input_queue_max:
-            batch = held.popleft()
-            self.held_count -= 1
+        while ahead and ahead[0] in self.read and len(queue) < self.limits.input_queue_max:
+            batch = ahead.popleft()
+            self.ahead_count -= 1
+            self.read.remove(batch)
             queue.add(batch)
             self.to_send.append(batch)
 
     # --- rules, in the order in which they are asked ----------------------------------------------------------
 
     def _send(self, commands: list[Command]) -> None:
-        """A batch leaves as soon as its rank's input queue has room."""
+        """A batch leaves as soon as it is its turn and its rank's input queue has room."""
         for batch in self.to_send:
             self.sent.add(batch)
             commands.append(SendBatch(batch, batch % self.limits.workers, batch % self.limits.world_size))
@@ -171,11 +173,11 @@ class LoaderSchedule:
         """Batches are read ahead of the credits, so that none waits for the disk; those that a worker forgot at once and first."""
         limits = self.limits
         batches = self.to_read_again
-        room = limits.read_ahead_max - len(self.reading) - self.held_count
-        while room > 0 and (limits.stop_batch is None or self.to_read < limits.stop_batch):
+        while self.ahead_count < limits.read_ahead_max and (limits.stop_batch is None or self.to_read < limits.stop_batch):
             batches.append(self.to_read)
+            self.ahead.setdefault(self.to_read % limits.world_size, deque()).append(self.to_read)
+            self.ahead_count += 1
             self.to_read += limits.loaders
-            room -= 1
         if batches:
             self.reading.update(batches)
             commands.extend(map(ReadBatch, batches))

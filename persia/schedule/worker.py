@@ -306,3 +306,5 @@ class WorkerSchedule:
         self.buffer.discard(batch)
         self.waiting.pop(batch, None)
         self.taken.discard(batch)
+        if batch in self.ungranted:  # its commit gives the credit back
+            self.ungranted.remove(batch)

@@ -10,16 +10,30 @@ and `link`, the edge's number among the limited ones or -1. A process is named `
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-import networkx as nx
 import numpy as np
 
 from persia.scenario import TIER_NAMES, Catalog, Link, Scenario
 from simulator.allocatable import nic_bytes_per_s
 from simulator.arrays import FloatArray
 
+if TYPE_CHECKING:
+    import networkx as nx
+
 UNLIMITED = float("inf")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Edge:
+    """What one directed edge carries."""
+
+    bytes_per_s: float
+    latency_s: float
+    usd_per_gb: float
+    link: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +50,8 @@ class Topology:
     """Machines and links of one scenario; `build_topology` makes it."""
 
     def __init__(self, scenario: Scenario, catalog: Catalog) -> None:
-        self.graph: nx.DiGraph[str] = nx.DiGraph()
+        self._nodes: dict[str, dict[str, str]] = {}
+        self._edges: dict[tuple[str, str], _Edge] = {}
         self._network = scenario.cluster.network
         self._hosts = {tier: scenario.host_tier(tier) for tier in TIER_NAMES}
         self._zones = {tier: scenario.zone(tier) for tier in TIER_NAMES}
@@ -47,6 +62,19 @@ class Topology:
         self._add_zones(scenario, catalog)
         for host in dict.fromkeys(self._hosts.values()):
             self._add_machines(host, nic_bytes_per_s(scenario, catalog, host))
+
+    @cached_property
+    def graph(self) -> nx.DiGraph[str]:
+        """Return the map as a networkx graph, made when it is first asked for: a check needs no graph library."""
+        import networkx as nx
+
+        graph: nx.DiGraph[str] = nx.DiGraph()
+        for node, attributes in self._nodes.items():
+            graph.add_node(node, **attributes)
+        for (source, target), edge in self._edges.items():
+            carries = {"bytes_per_s": edge.bytes_per_s, "latency_s": edge.latency_s, "usd_per_gb": edge.usd_per_gb, "link": edge.link}
+            graph.add_edge(source, target, **carries)
+        return graph
 
     @property
     def capacity_bytes_per_s(self) -> FloatArray:
@@ -69,18 +97,18 @@ class Topology:
             link = len(self._limits)
             self._limits.append(bytes_per_s)
             self._names.append((source, target))
-        self.graph.add_edge(source, target, bytes_per_s=bytes_per_s, latency_s=latency_s, usd_per_gb=usd_per_gb, link=link)
+        self._edges[source, target] = _Edge(bytes_per_s=bytes_per_s, latency_s=latency_s, usd_per_gb=usd_per_gb, link=link)
 
     def _add_zones(self, scenario: Scenario, catalog: Catalog) -> None:
         """Add the region, its zones and their fabrics; a fabric with oversubscription 1 limits nobody."""
         network = self._network
-        self.graph.add_node(network.region, kind="region")
+        self._nodes[network.region] = {"kind": "region"}
         beyond_s = max(0.0, network.latency_cross_zone - network.latency_same_zone) / 2.0
         egress = cross_zone_usd_per_gb(catalog)
         for zone in dict.fromkeys(self._zones.values()):
-            self.graph.add_node(zone, kind="zone")
+            self._nodes[zone] = {"kind": "zone"}
             for side in ("in", "out"):
-                self.graph.add_node(f"{zone}/{side}", kind="fabric")
+                self._nodes[f"{zone}/{side}"] = {"kind": "fabric"}
             fabric = UNLIMITED
             if network.fabric_oversubscription != 1.0:
                 hosts = [host for host in dict.fromkeys(self._hosts.values()) if self._zones[host] == zone]
@@ -99,8 +127,8 @@ class Topology:
         tiers = [tier for tier in TIER_NAMES if self._hosts[tier] == host]
         for index in range(self._machines[host]):
             machine, card = f"{host}/{index}", f"{host}/{index}/nic"
-            self.graph.add_node(machine, kind="machine", tier=host)
-            self.graph.add_node(card, kind="nic", tier=host)
+            self._nodes[machine] = {"kind": "machine", "tier": host}
+            self._nodes[card] = {"kind": "nic", "tier": host}
             self._connect(machine, card, bytes_per_s=nic)
             self._connect(card, machine, bytes_per_s=nic)
             self._connect(card, f"{zone}/in", latency_s=near_s)
@@ -108,7 +136,7 @@ class Topology:
             for number, limit in limits:
                 if limit.bandwidth is not None and any(place in (limit.source, limit.target) for place in (*tiers, zone)):
                     gate = f"{machine}/gate{number}"
-                    self.graph.add_node(gate, kind="gate", tier=host)
+                    self._nodes[gate] = {"kind": "gate", "tier": host}
                     for source, target in ((machine, gate), (gate, machine)):
                         self._connect(source, target, bytes_per_s=limit.bandwidth / 8.0)
 
@@ -119,7 +147,7 @@ class Topology:
         tier, _, index = process.rpartition("/")
         host = self._hosts[tier]
         machine = f"{host}/{index}"
-        if machine not in self.graph:
+        if machine not in self._nodes:
             raise KeyError(process)
         return _End(tier, host, machine, self._zones[tier])
 
@@ -155,7 +183,7 @@ class Topology:
             if limit is not None:
                 edges.insert(0, (start.machine, f"{start.machine}/gate{limit[0]}"))
                 edges.append((f"{end.machine}/gate{limit[0]}", end.machine))
-            links = [int(self.graph.edges[edge]["link"]) for edge in edges]
+            links = [self._edges[edge].link for edge in edges]
             self._paths[a, b] = tuple(link for link in links if link >= 0)
         return self._paths[a, b]
 
@@ -167,11 +195,11 @@ class Topology:
         override = self._override((self._end(a).tier, self._end(b).tier), "latency")
         if override is not None and override[1].latency is not None:
             return override[1].latency
-        return float(sum(self.graph.edges[edge]["latency_s"] for edge in edges))
+        return float(sum(self._edges[edge].latency_s for edge in edges))
 
     def usd_per_gb(self, a: str, b: str) -> float:
         """Return what a gigabyte from process `a` to process `b` costs; raises KeyError."""
-        return float(sum(self.graph.edges[edge]["usd_per_gb"] for edge in pairwise(self.nodes(a, b))))
+        return float(sum(self._edges[edge].usd_per_gb for edge in pairwise(self.nodes(a, b))))
 
     def tier_latency_s(self, tier_a: str, tier_b: str) -> float:
         """Return the one-way latency between two different machines of two tiers, or inside the one they share."""
@@ -192,6 +220,16 @@ class Topology:
         if override is None or override[1].bandwidth is None:
             return None
         return min(self._machines[tier_a], self._machines[tier_b]) * override[1].bandwidth / 8.0
+
+    def fabric_bytes_per_s(self, tier: str) -> float | None:
+        """Return the rate of the fabric of a tier's zone, or None where it limits nobody."""
+        zone = self._zones[tier]
+        rate = self._edges[f"{zone}/in", f"{zone}/out"].bytes_per_s
+        return None if rate == UNLIMITED else rate
+
+    def zone(self, tier: str) -> str:
+        """Return the zone of a tier's machines."""
+        return self._zones[tier]
 
     def crosses_zones(self, tier_a: str, tier_b: str) -> bool:
         """Return whether traffic between two tiers leaves a zone."""

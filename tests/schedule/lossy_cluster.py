@@ -22,7 +22,7 @@ RANKS = 2
 WORKERS = 2
 REQUEST_TIMEOUT_S = 2.0
 EXPIRY_S = 20.0
-EVENTS_MAX = 60_000
+EVENTS_MAX = 20_000
 
 RANK, WORKER, SERVER, LOADER = "nn_worker", "embedding_worker", "parameter_server", "loader"
 

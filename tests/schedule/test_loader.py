@@ -53,6 +53,13 @@ def test_a_full_queue_holds_back_its_own_rank_only() -> None:
     assert tell(loader, CreditGranted(0)) == [SendBatch(2, 0, 0), ReadBatch(6)]
 
 
+def test_the_batches_of_a_rank_leave_in_order_in_whatever_order_they_are_read() -> None:
+    loader = loader_with(read_ahead_max=4, input_queue_max=2)
+    tell(loader, Timer())
+    assert tell(loader, BatchRead(2), BatchRead(3)) == [], "its rank could not take it before batch 0"
+    assert tell(loader, BatchRead(0)) == [SendBatch(0, 0, 0), SendBatch(2, 0, 0), ReadBatch(4), ReadBatch(5)]
+
+
 def test_what_waits_for_room_counts_as_read_ahead() -> None:
     loader = loader_with(read_ahead_max=2)
     tell(loader, Timer(), BatchRead(0), BatchRead(1))  # reading 2 and 3
@@ -78,8 +85,7 @@ def test_a_commit_makes_room_where_the_credit_was_lost() -> None:
 def test_the_offset_passes_batches_in_order_only() -> None:
     loader = loader_with(read_ahead_max=9, input_queue_max=9)
     tell(loader, Timer(), *map(BatchRead, range(4)))
-    assert tell(loader, BatchCommitted(1), BatchCommitted(2)) == []
-    assert tell(loader, BatchCommitted(2)) == []
+    assert tell(loader, BatchCommitted(1), BatchCommitted(2), BatchCommitted(2)) == []
     assert tell(loader, BatchCommitted(0)) == [CommitOffset(3)]
 
 

@@ -47,6 +47,7 @@ class LoaderMachine(RuleBasedStateMachine):
         self.schedule = LoaderSchedule(LoaderLimits(**self.limits, first_batch=self.offset))
         self.reading: list[int] = []
         self.ready: list[int] = []  # read, not sent
+        self.started_at = self.offset
         self.sent: list[int] = []  # by this incarnation, in order, each once
         self.forgotten: set[int] = set()  # by a worker, and not sent again yet
         self.in_queue: set[int] = set()
@@ -59,11 +60,17 @@ class LoaderMachine(RuleBasedStateMachine):
                 self.check(command)
         new = [batch for batch in self.reading if batch not in self.sent]
         assert len(new) + len(self.ready) <= self.limits["read_ahead_max"]
-        assert not any(self.has_room(batch) for batch in self.ready), "what may leave has left"
+        assert not any(self.has_room(batch) and self.is_next(batch) for batch in self.ready), "what may leave has left"
+
+    def same_rank(self, batch: int, other: int) -> bool:
+        return batch % self.limits["world_size"] == other % self.limits["world_size"]
+
+    def is_next(self, batch: int) -> bool:
+        unsent = [b for b in self.own if b >= self.started_at and self.same_rank(b, batch) and b not in self.sent]
+        return unsent[0] == batch
 
     def has_room(self, batch: int) -> bool:
-        rank = batch % self.limits["world_size"]
-        return sum(other % self.limits["world_size"] == rank for other in self.in_queue) < self.limits["input_queue_max"]
+        return sum(self.same_rank(other, batch) for other in self.in_queue) < self.limits["input_queue_max"]
 
     def check(self, command: Command) -> None:
         match command:
@@ -89,8 +96,8 @@ class LoaderMachine(RuleBasedStateMachine):
         else:
             assert batch not in self.sent, "once, unless a worker forgot it"
             assert self.has_room(batch)
-            earlier = [b for b in self.ready if b % self.limits["world_size"] == batch % self.limits["world_size"]]
-            assert earlier[0] == batch, "a rank's batches leave in the order in which they were read"
+            before = [b for b in self.own if self.started_at <= b < batch and self.same_rank(b, batch)]
+            assert all(b in self.sent for b in before), "a rank's batches leave in order"
             self.ready.remove(batch)
             self.sent.append(batch)
             self.in_queue.add(batch)
