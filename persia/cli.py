@@ -7,6 +7,7 @@ Data goes to stdout, progress and complaints to stderr; `persia.commands.exits` 
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -35,6 +36,9 @@ app = typer.Typer(
 # starting numpy's pool of linear-algebra threads, which a simulation never uses.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# Imports make a great many objects and hardly any garbage: look for it a hundred times less often than Python does.
+GARBAGE_THRESHOLD = 70_000
 
 OWN_PACKAGES = ("persia", "reports", "scenarios", "simulator")
 
@@ -191,6 +195,7 @@ def schema() -> ExitCode:
 
 def main() -> None:
     """Run the command and exit with its code."""
+    gc.set_threshold(GARBAGE_THRESHOLD)
     try:
         app()
     except KeyboardInterrupt:

@@ -64,7 +64,7 @@ class DensePhysics:
     def train(self, rank: int, batch: int) -> None:
         """Queue forward and backward of a batch; with a reduction, as this rank's part of the step's collective."""
         now_s = self._engine.now_s
-        self._recorder.parts[0] += now_s - self._last_done_s[rank]
+        self._recorder.parts[0] += now_s - float(self._last_done_s[rank])
         if self._reduction is Reduction.NONE:
             self._train_alone(rank, batch, now_s)
             return
@@ -111,7 +111,7 @@ class DensePhysics:
         else:
             reduced_s = slowest_s + costs.all_reduce_s
         end_s = max(reduced_s, slowest_s) + costs.optimizer_s
-        self._account(host_s, forward_s, backward_s, computed_s, slowest_s, end_s)
+        self._account(host_s, forward_s, backward_s, slowest_s, end_s)
         self._engine.call_later(end_s - now_s, self._end_step, step)
         if costs.nic_bytes > 0.0:
             begin_s = max(now_s, reduced_s - costs.all_reduce_s)
@@ -127,18 +127,25 @@ class DensePhysics:
         host_s: FloatArray,
         forward_s: FloatArray,
         backward_s: FloatArray,
-        computed_s: FloatArray,
         slowest_s: float,
         end_s: float,
     ) -> None:
-        """Add the step's parts, in rank-seconds."""
+        """Add the step's parts, in rank-seconds.
+
+        A rank waits for the slowest for as long as that one computes longer than it does; what it waits beyond that is for
+        another rank's embeddings, without which the collective cannot end either.
+        """
         ranks, optimizer_s = self._ranks, self._costs.optimizer_s
         parts = self._recorder.parts
         forward, backward = float(forward_s.sum()), float(backward_s.sum())
+        work_s = host_s + forward_s + backward_s
+        wait_s = slowest_s - self._start_s - work_s
+        straggling = float(np.minimum(wait_s, work_s.max() - work_s).sum())
+        parts[0] += float(wait_s.sum()) - straggling
         parts[1] += float(host_s.sum())
         parts[2] += forward
         parts[3] += backward
-        parts[4] += ranks * slowest_s - float(computed_s.sum())
+        parts[4] += straggling
         parts[5] += ranks * (end_s - optimizer_s - slowest_s)
         parts[6] += ranks * optimizer_s
         self.busy_s += forward + backward + ranks * optimizer_s

@@ -86,7 +86,8 @@ def _groups(popularity: Popularity) -> _Groups:
     head = np.arange(1.0, min(rows, HEAD) + 1.0)
     counts, mass = np.ones(len(head)), head**-s
     if rows > HEAD:
-        edges = np.unique(np.round(np.geomspace(HEAD + 1, rows + 1, BINS + 1)))
+        edges = np.round(np.geomspace(HEAD + 1, rows + 1, BINS + 1))
+        edges = edges[np.append(True, np.diff(edges) > 0.0)]  # np.unique would import numpy.ma, a tenth of a check's time
         low, high = edges[:-1] - 0.5, edges[1:] - 0.5
         length = np.log1p((high - low) / low)
         exponent = (1.0 - s) * length

@@ -33,6 +33,7 @@ from simulator.simulation import Simulation, run_header
 from simulator.statistics import replication_interval, staleness_from_histogram, throughput_interval, warmup_length
 from simulator.utilisation import utilisation
 
+_FEWEST_STEPS = 10  # the scenario's own limit: fewer make no interval
 _STEPS_BEFORE_INTERVAL = 100
 _LOOK_EVERY = 50
 _SPAN_STEPS = range(24, 30)
@@ -66,7 +67,10 @@ def simulate(
     Raises:
         ScenarioError: the scenario is not valid.
         Infeasible: the model does not fit, or a machine type has no known network rate.
+        ValueError: fewer than ten steps are asked for.
     """
+    if steps is not None and steps < _FEWEST_STEPS:
+        raise ValueError(f"a simulation needs at least {_FEWEST_STEPS} steps, not {steps}")
     scenario = source if isinstance(source, Scenario) else load_scenario(source, overrides)
     if steps is None:
         steps = scenario.simulation.steps
@@ -124,6 +128,8 @@ def _run_once(
     finally:
         if collects:
             gc.enable()
+    if not stopper.stopped:
+        raise RuntimeError(f"after {len(simulation.recorder.step_end_s)} steps every process waits for another: a defect, never the scenario")
     return _result(scenario, seed, simulation, header, log.hexdigest(), events, engine.now_s, began_s)
 
 
@@ -144,7 +150,8 @@ class _Stopper:
         self._automatic = steps is None
         self._samples = samples_per_step
         self._ends_s = simulation.recorder.step_end_s
-        self._stop = stop
+        self._stop_engine = stop
+        self.stopped = False
         self._progress = progress
 
     def on_step(self, steps: int) -> None:
@@ -153,6 +160,10 @@ class _Stopper:
             self._stop()
         elif steps % _LOOK_EVERY == 0:
             self._look(steps)
+
+    def _stop(self) -> None:
+        self.stopped = True
+        self._stop_engine()
 
     def _look(self, steps: int) -> None:
         if not self._automatic:

@@ -42,11 +42,16 @@ def shape(output: str) -> list[str]:
 
 
 def main() -> None:
-    """Write every shown output anew."""
+    """Write every shown output anew; nothing is written where a command ends otherwise than its line promises."""
     with tempfile.TemporaryDirectory() as folder:
-        text = README.read_text(encoding="utf-8")
-        renewed = SHOWN.sub(lambda match: f"$ {match['command']}\n{run(match['command'], Path(folder)).stdout}", text)
-        README.write_text(renewed, encoding="utf-8")
+
+        def renew(match: re.Match[str]) -> str:
+            done = run(match["command"], Path(folder))
+            if done.returncode != expected_code(match["command"]):
+                raise SystemExit(f"{match['command']}: exit code {done.returncode}\n{done.stderr}")
+            return f"$ {match['command']}\n{done.stdout}"
+
+        README.write_text(SHOWN.sub(renew, README.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -361,7 +361,7 @@ class CreditGranted(Event):
 
 @dataclass(frozen=True, slots=True)
 class BatchExpired(Event):
-    """A worker forgot the batch before it was trained (or restarted without it): it must be sent again."""
+    """The batch must be sent again: a worker forgot it or restarted without it, or its rank could not be reached."""
 
     batch: int
 

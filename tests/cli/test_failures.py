@@ -64,7 +64,7 @@ def test_wrong_usage_exits_with_2(persia: Persia, arguments: list[str]) -> None:
 
 def test_existing_out_is_refused(persia: Persia, tmp_path: Path) -> None:
     precious = write(tmp_path / "precious", "mine")
-    done = persia("simulate", "laptop", "--steps", "5", "--out", precious)
+    done = persia("simulate", "laptop", "--steps", "20", "--out", precious)
     assert done.returncode == ExitCode.USAGE
     assert "never overwritten" in done.stderr
     assert precious.read_text() == "mine"
@@ -72,7 +72,7 @@ def test_existing_out_is_refused(persia: Persia, tmp_path: Path) -> None:
 
 def test_out_below_a_file_is_an_environment_failure(persia: Persia, tmp_path: Path) -> None:
     write(tmp_path / "file", "mine")
-    done = persia("simulate", "laptop", "--steps", "5", "--out", tmp_path / "file" / "run")
+    done = persia("simulate", "laptop", "--steps", "20", "--out", tmp_path / "file" / "run")
     assert done.returncode == ExitCode.ENVIRONMENT
     assert "Traceback" not in done.stderr
 
@@ -81,7 +81,7 @@ def test_missing_package_is_an_environment_failure(tmp_path: Path) -> None:
     write(tmp_path / "simpy.py", "raise ModuleNotFoundError('No module named simpy', name='simpy')")
     env = persia_environment()
     env["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{env['PYTHONPATH']}"
-    command = [sys.executable, "-m", "persia", "simulate", "laptop", "--steps", "5"]
+    command = [sys.executable, "-m", "persia", "simulate", "laptop", "--steps", "20"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == ExitCode.ENVIRONMENT
     assert "simpy" in done.stderr

@@ -365,9 +365,10 @@ class LossyCluster:
         self.tell(SERVER, server, m.SnapshotCut(step))
 
     def _send_batch(self, loader: int, command: m.SendBatch) -> None:
-        """One of the two parts may be lost, not both: a loader sees that its connections are gone."""
-        arrives = self._send(WORKER, command.worker, m.FeaturesArrived(command.batch))
-        self._send(RANK, command.rank, m.BatchArrived(command.batch), can_be_lost=arrives)
+        """Features may be lost without a sound; that the rank did not take its part, the loader is told sooner or later."""
+        self._send(WORKER, command.worker, m.FeaturesArrived(command.batch))
+        if not self._send(RANK, command.rank, m.BatchArrived(command.batch)):
+            self._while_alive(LOADER, loader, 5.0 * self._random.random(), self.tell, LOADER, loader, m.BatchExpired(command.batch))
 
     def _commit(self, rank: int, event: m.Pushed | m.CommitBatch) -> None:
         self._send(LOADER, self._loader_of(event.batch), m.BatchCommitted(event.batch), can_be_lost=False)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, settings
+import os
+
+from hypothesis import HealthCheck, Phase, settings
 
 from persia.schedule.invariants import broken_laws
 from persia.schedule.log import Schedule
 from persia.schedule.messages import Command, Event
 from persia.schedule.modes import Limits, LoaderLimits, Mode, ServerLimits, WorkerLimits, rank_limits
 
+# Where only the verdict counts (tests/seeded_faults.py), the search for the smallest failing example is left out.
+PHASES = [Phase.explicit, Phase.generate] if "PERSIA_TESTS_DO_NOT_SHRINK" in os.environ else list(Phase)
 MACHINE = settings(
-    max_examples=60, stateful_step_count=60, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+    max_examples=100,
+    stateful_step_count=60,
+    derandomize=True,
+    deadline=None,
+    phases=PHASES,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 
 
@@ -44,5 +53,14 @@ def small_server_limits(**changes: int) -> ServerLimits:
 
 def small_loader_limits(**changes: int | None) -> LoaderLimits:
     """Return limits of the only loader of two ranks and one worker."""
-    values = {"loader": 0, "loaders": 1, "world_size": 2, "workers": 1, "read_ahead_max": 2, "input_queue_max": 1, "stop_batch": 8, **changes}
+    values = {
+        "loader": 0,
+        "loaders": 1,
+        "world_size": 2,
+        "workers": 1,
+        "read_ahead_max": 2,
+        "input_queue_max": 1,
+        "stop_batch": 8,
+        **changes,
+    }
     return LoaderLimits(**values)

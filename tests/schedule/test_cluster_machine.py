@@ -89,7 +89,7 @@ class ClusterMachine(RuleBasedStateMachine):
     def begin(self, mode: Mode, servers: int, loaders: int, permits: int, every: int, seed: int) -> None:
         self.cluster = new_cluster(mode, seed, servers=servers, loaders=loaders, permits=permits, every=every)
 
-    @rule(events=st.sampled_from([1, 5, 20, 60]))
+    @rule(events=st.sampled_from([5, 20, 60, 150]))
     def run_on(self, events: int) -> None:
         self.cluster.run(events)
 

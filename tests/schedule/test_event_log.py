@@ -161,6 +161,14 @@ def test_a_changed_answer_is_the_first_difference(number: int) -> None:
     assert (difference.entry, difference.logged, difference.replayed) == (number, forged, run[number].commands)
 
 
+def test_another_command_in_the_place_of_the_logged_one_is_a_difference() -> None:
+    run = entries()
+    forged = with_changes(run[4], commands=(Lookup(2),))
+    difference = replay(HEADER, [*run[:4], forged, *run[5:]])
+    assert difference is not None
+    assert (difference.entry, difference.replayed) == (4, (Lookup(0),))
+
+
 def test_an_event_left_out_shows_where_it_was_missed() -> None:
     run = entries()
     looked_up = next(number for number, entry in enumerate(run) if entry.event == LookedUp(0))

@@ -29,14 +29,18 @@ SMALL = st.integers(1, 3)
 class LoaderMachine(RuleBasedStateMachine):
     """One loader; `finished` is what its ranks have trained, `taken` what they have out of their queues."""
 
-    @initialize(
-        loaders=st.integers(1, 2), loader=st.integers(0, 1), world=SMALL, workers=SMALL, read_ahead=SMALL, queue=SMALL, every=SMALL
-    )
+    @initialize(loaders=st.integers(1, 2), loader=st.integers(0, 1), world=SMALL, workers=SMALL, read_ahead=SMALL, queue=SMALL, every=SMALL)
     def begin(self, loaders: int, loader: int, world: int, workers: int, read_ahead: int, queue: int, every: int) -> None:
-        self.limits = dict(
-            loader=loader % loaders, loaders=loaders, world_size=world, workers=workers, read_ahead_max=read_ahead, input_queue_max=queue,
-            stop_batch=STOP, commit_every=every,
-        )  # fmt: skip
+        self.limits = {
+            "loader": loader % loaders,
+            "loaders": loaders,
+            "world_size": world,
+            "workers": workers,
+            "read_ahead_max": read_ahead,
+            "input_queue_max": queue,
+            "stop_batch": STOP,
+            "commit_every": every,
+        }
         self.own = list(range(loader % loaders, STOP, loaders))
         self.at_rank: set[int] = set()  # every batch that its rank has had
         self.finished: set[int] = set()
@@ -58,6 +62,7 @@ class LoaderMachine(RuleBasedStateMachine):
         for event in events:
             for command in tell(self.schedule, event):
                 self.check(command)
+        assert self.forgotten <= set(self.reading), "what a worker forgot is read again at once"
         new = [batch for batch in self.reading if batch not in self.sent]
         assert len(new) + len(self.ready) <= self.limits["read_ahead_max"]
         assert not any(self.has_room(batch) and self.is_next(batch) for batch in self.ready), "what may leave has left"
@@ -102,6 +107,17 @@ class LoaderMachine(RuleBasedStateMachine):
             self.sent.append(batch)
             self.in_queue.add(batch)
         self.at_rank.add(batch)
+
+    @rule(picks=st.lists(st.integers(0, 99), max_size=6))
+    def work(self, picks: list[int]) -> None:
+        """Batches are read, taken and trained, as on a good day."""
+        for pick in picks:
+            if self.reading:
+                self.read(pick, False)
+            if self.in_queue:
+                self.take(pick, False)
+            if self.at_rank - self.finished:
+                self.finish(sorted(self.at_rank).index(min(self.at_rank - self.finished)), False)
 
     @precondition(lambda self: self.reading)
     @rule(pick=st.integers(0, 99), twice=st.booleans())

@@ -46,7 +46,12 @@ def test_words_are_frozen_and_slotted_and_say_what_they_mean(word: type[Word]) -
 
 @pytest.mark.parametrize(
     ("line", "reason"),
-    [("Dance 1", "unknown word"), ("Lookup", "takes 1 fields, not 0"), ("Lookup 1 2", "takes 1 fields, not 2"), ("Lookup x", "invalid literal")],
+    [
+        ("Dance 1", "unknown word"),
+        ("Lookup", "takes 1 fields, not 0"),
+        ("Lookup 1 2", "takes 1 fields, not 2"),
+        ("Lookup x", "invalid literal"),
+    ],
 )
 def test_a_line_that_is_no_word_is_refused(line: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from tests.schedule.telling import small_rank_limits, tell
 
 from persia.schedule.messages import (
     BarrierPassed,
@@ -28,6 +27,7 @@ from persia.schedule.messages import (
 )
 from persia.schedule.modes import Mode
 from persia.schedule.rank import RankSchedule
+from tests.schedule.telling import small_rank_limits, tell
 
 
 def rank_with(mode: Mode = Mode.HYBRID, *, rank: int = 0, first_step: int = 0, **limits: int | float) -> RankSchedule:

@@ -38,16 +38,29 @@ class RankMachine(RuleBasedStateMachine):
     """One rank; what it was told to do is `asked`, and what it may do next follows from `looked_up`, `trained`, `applied`."""
 
     @initialize(
-        mode=st.sampled_from(Mode), world=st.integers(1, 3), rank=st.integers(0, 2), permits=SMALL, lookups=SMALL, prefetch=SMALL, pushes=SMALL,
-        every=st.integers(0, 3), first_step=st.sampled_from([0, 0, 5]),
-    )  # fmt: skip
+        mode=st.sampled_from(Mode),
+        world=st.integers(1, 3),
+        rank=st.integers(0, 2),
+        permits=SMALL,
+        lookups=SMALL,
+        prefetch=SMALL,
+        pushes=SMALL,
+        every=st.integers(0, 3),
+        first_step=st.sampled_from([0, 0, 5]),
+    )
     def begin(
         self, mode: Mode, world: int, rank: int, permits: int, lookups: int, prefetch: int, pushes: int, every: int, first_step: int
     ) -> None:
         self.limits = rank_limits(
-            mode, world_size=world, staleness_permits=permits, lookups_max=lookups, prefetch_max=prefetch, pushes_max=pushes,
-            checkpoint_every_steps=every, retry_s=1.0,
-        )  # fmt: skip
+            mode,
+            world_size=world,
+            staleness_permits=permits,
+            lookups_max=lookups,
+            prefetch_max=prefetch,
+            pushes_max=pushes,
+            checkpoint_every_steps=every,
+            retry_s=1.0,
+        )
         self.sync = mode is Mode.SYNC
         self.every = every
         self.rank = rank % world
@@ -69,14 +82,18 @@ class RankMachine(RuleBasedStateMachine):
         self.entered: list[int] = []
         self.saved: list[int] = []
         self.saving: int | None = None
+        self.arrive(3, again=False)
 
     def batch(self, step: int) -> int:
         return self.rank + step * self.limits.world_size
 
     def tell(self, *events: Event) -> None:
         for event in events:
-            for command in tell(self.schedule, event, now_s=self.now_s):
+            commands = tell(self.schedule, event, now_s=self.now_s)
+            for command in commands:
                 self.check(command)
+            finished = isinstance(event, BatchArrived) and (event.batch in self.applied or event.batch < self.batch(self.first_step))
+            assert finished == any(isinstance(command, CommitBatch) for command in commands), "a finished batch is reported"
 
     # --- what each command must respect ---------------------------------------------------------------------------
 
@@ -107,7 +124,6 @@ class RankMachine(RuleBasedStateMachine):
                 assert self.passed == step + 1, "behind its barrier"
                 self.saving = step
             case CommitBatch(batch):
-                assert batch in self.applied or batch < self.batch(self.first_step)
                 return
             case _:
                 raise AssertionError(command)
@@ -139,19 +155,28 @@ class RankMachine(RuleBasedStateMachine):
 
     # --- what happens around it -----------------------------------------------------------------------------------
 
-    @rule(ahead=st.integers(0, 2), again=st.booleans())
+    @rule(ahead=st.integers(0, 3), again=st.booleans())
     def arrive(self, ahead: int, again: bool) -> None:
         """The next batches arrive, out of order; an old one arrives again."""
-        steps = [step for step in range(self.arrived_steps, self.arrived_steps + ahead + 1) if step < self.last_step]
+        steps = [step for step in range(self.arrived_steps, self.arrived_steps + ahead) if step < self.last_step]
         self.arrived_steps += len(steps)
         if again and self.arrived_steps > self.first_step:
-            steps.append(max(self.first_step - 1, self.arrived_steps - 4))
+            steps.append(self.arrived_steps - 4)
         self.tell(*(BatchArrived(self.batch(step)) for step in reversed(steps) if step >= 0))
 
+    @rule(picks=st.lists(st.integers(0, 99), min_size=1, max_size=6))
+    def work(self, picks: list[int]) -> None:
+        """A batch arrives and some answers come, as on a good day."""
+        self.arrive(1, again=False)
+        self.answer(picks, twice=False)
+
     @precondition(lambda self: self.asked)
-    @rule(pick=st.integers(0, 99), twice=st.booleans())
-    def answer(self, pick: int, twice: bool) -> None:
-        self.answer_one(self.asked[pick % len(self.asked)], twice)
+    @rule(picks=st.lists(st.integers(0, 99), min_size=1, max_size=4), twice=st.booleans())
+    def answer(self, picks: list[int], twice: bool) -> None:
+        """What was asked for is answered, in any order, once or twice."""
+        for pick in picks:
+            if self.asked:
+                self.answer_one(self.asked[pick % len(self.asked)], twice)
 
     def answer_one(self, command: Command, twice: bool = False) -> None:
         self.asked.remove(command)
@@ -218,7 +243,13 @@ class RankMachine(RuleBasedStateMachine):
     def hear_what_was_not_asked(self, batch: int, kind: type[Event]) -> None:
         """An answer to nothing that is asked or lost changes nothing."""
         event = kind(batch)  # type: ignore[call-arg]
-        asked_for = {DenseExchanged: ExchangeDense, BarrierPassed: EnterBarrier, CheckpointSaved: SaveCheckpoint, LookedUp: Lookup, Pushed: Push}
+        asked_for = {
+            DenseExchanged: ExchangeDense,
+            BarrierPassed: EnterBarrier,
+            CheckpointSaved: SaveCheckpoint,
+            LookedUp: Lookup,
+            Pushed: Push,
+        }
         command = asked_for[kind](batch)  # type: ignore[abstract]
         if command not in self.asked and command not in self.lost:
             self.tell(event)

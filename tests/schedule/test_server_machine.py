@@ -82,6 +82,17 @@ class ServerMachine(RuleBasedStateMachine):
             return [command.step * self.limits.world_size + rank for rank in range(self.limits.world_size)]
         return [command.batch] if isinstance(command, ApplyUpdate) else []
 
+    @rule(batch=BATCH, picks=st.lists(st.integers(0, 99), max_size=4))
+    def work(self, batch: int, picks: list[int]) -> None:
+        """A worker looks up and updates, and some of what is in service is done, as on a good day."""
+        self.ask_lookup(batch)
+        self.send_update(batch, 1)
+        for pick in picks:
+            if self.in_service:
+                self.finish_service(pick, False)
+            elif self.cutting is not None:
+                self.finish_snapshot(False)
+
     @rule(batch=BATCH)
     def ask_lookup(self, batch: int) -> None:
         if ServeLookup(batch) not in self.queue and ServeLookup(batch) not in self.in_service:

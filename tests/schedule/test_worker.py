@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from tests.schedule.telling import small_worker_limits, tell
 
 from persia.schedule.messages import (
     EVERY_SERVER,
@@ -25,6 +24,7 @@ from persia.schedule.messages import (
     UpdateAcked,
 )
 from persia.schedule.worker import WorkerSchedule
+from tests.schedule.telling import small_worker_limits, tell
 
 
 def worker_with(**limits: int | float) -> WorkerSchedule:
@@ -157,7 +157,11 @@ def test_credits_wait_while_the_buffer_is_full() -> None:
     assert tell(worker, FeaturesArrived(0), FeaturesArrived(1), LookupAsked(0)) == [FanOutLookup(0)]
     tell(worker, RowsArrived(0, EVERY_SERVER), GradientsArrived(0))
     assert tell(worker, UpdateAcked(0, EVERY_SERVER)) == [ReplyAck(0)]
-    assert tell(worker, LookupAsked(1), RowsArrived(1, EVERY_SERVER), GradientsArrived(1)) == [FanOutLookup(1), ReplyRows(1), FanOutUpdate(1)]
+    assert tell(worker, LookupAsked(1), RowsArrived(1, EVERY_SERVER), GradientsArrived(1)) == [
+        FanOutLookup(1),
+        ReplyRows(1),
+        FanOutUpdate(1),
+    ]
     assert tell(worker, UpdateAcked(1, EVERY_SERVER)) == [ReplyAck(1), GrantCredit(0), GrantCredit(1)]
 
 

@@ -30,8 +30,9 @@ from persia.schedule.modes import WorkerLimits
 from persia.schedule.worker import WorkerSchedule
 from tests.schedule.telling import MACHINE, tell
 
-BATCHES = 8
+BATCHES = 4
 BATCH = st.integers(0, BATCHES - 1)
+PICKS = st.lists(st.integers(0, 99), max_size=6)
 EXPIRY_S = 100.0
 RETRY_S = 1.0
 
@@ -41,7 +42,7 @@ Request = tuple[int, int, bool]  # batch, server, is an update
 class WorkerMachine(RuleBasedStateMachine):
     """One worker; `pending` are its requests to servers, `current` the fan-out of each batch with the servers that answered."""
 
-    @initialize(servers=st.integers(1, 3), whole=st.booleans(), fan_outs=st.integers(1, 3), buffer=st.integers(1, 9))
+    @initialize(servers=st.integers(1, 3), whole=st.booleans(), fan_outs=st.integers(1, 3), buffer=st.integers(1, 5))
     def begin(self, servers: int, whole: bool, fan_outs: int, buffer: int) -> None:
         self.limits = WorkerLimits(
             servers=servers, buffer_max=buffer, fan_outs_max=fan_outs, expiry_s=EXPIRY_S, remember_max=BATCHES, retry_s=RETRY_S
@@ -55,6 +56,7 @@ class WorkerMachine(RuleBasedStateMachine):
         self.rows: set[int] = set()
         self.on_server: set[tuple[int, int]] = set()  # (batch, server) whose update is applied
         self.finished: set[int] = set()
+        self.restarted = False
         self.start_empty()
 
     def start_empty(self) -> None:
@@ -71,8 +73,11 @@ class WorkerMachine(RuleBasedStateMachine):
 
     def tell(self, *events: Event) -> None:
         for event in events:
-            for command in tell(self.schedule, event, now_s=self.now_s):
+            repeated = isinstance(event, GradientsArrived) and event.batch in self.acknowledged
+            commands = tell(self.schedule, event, now_s=self.now_s)
+            for command in commands:
                 self.check(command)
+            assert not repeated or ReplyAck(event.batch) in commands, "a repeated push is acknowledged again"
 
     # --- what each command must respect ---------------------------------------------------------------------------
 
@@ -109,6 +114,7 @@ class WorkerMachine(RuleBasedStateMachine):
             case GrantCredit(batch):
                 assert batch in self.asked_once
                 assert batch not in self.granted, "one credit for each that is taken"
+                assert len(self.buffered_at) < self.limits.buffer_max, "while the buffer has room"
                 self.granted.add(batch)
             case Expire(batch):
                 self.check_expire(batch)
@@ -137,6 +143,17 @@ class WorkerMachine(RuleBasedStateMachine):
         self.granted.discard(batch)
 
     # --- what happens around it -----------------------------------------------------------------------------------
+
+    @rule(batch=BATCH, picks=PICKS)
+    def work(self, batch: int, picks: list[int]) -> None:
+        """A batch makes its next step and some servers answer, as on a good day."""
+        if batch not in self.buffered_at and batch not in self.acknowledged:
+            self.features(batch)
+        if batch not in self.rows:
+            self.ask_lookup(batch)
+        else:
+            self.push(sorted(self.rows).index(batch))
+        self.servers_answer(picks)
 
     @rule(batch=BATCH)
     def features(self, batch: int) -> None:
@@ -168,8 +185,18 @@ class WorkerMachine(RuleBasedStateMachine):
         self.tell(GradientsArrived(batch))
 
     @precondition(lambda self: self.pending)
-    @rule(pick=st.integers(0, 99), how=st.sampled_from(["answer", "answer", "answer", "twice", "lose", "lose the answer"]))
+    @rule(picks=PICKS)
+    def servers_answer(self, picks: list[int]) -> None:
+        for pick in picks:
+            if self.pending:
+                self.one_server_hears(pick, "answer")
+
+    @precondition(lambda self: self.pending)
+    @rule(pick=st.integers(0, 99), how=st.sampled_from(["twice", "lose", "lose the answer"]))
     def server_hears(self, pick: int, how: str) -> None:
+        self.one_server_hears(pick, how)
+
+    def one_server_hears(self, pick: int, how: str) -> None:
         request = self.pending.pop(pick % len(self.pending))
         if how == "lose" or request[1] in self.dead:
             self.fail(request)
@@ -194,7 +221,7 @@ class WorkerMachine(RuleBasedStateMachine):
         self.tell(*[event] * times)
 
     def fail(self, request: Request) -> None:
-        batch, server, is_update = request
+        batch, server, _ = request
         current = self.current.get(batch)
         if current is not None and server not in current[1]:
             self.failed_at.setdefault((batch, server, current[0]), self.now_s)  # a failure does not say of what
@@ -219,9 +246,11 @@ class WorkerMachine(RuleBasedStateMachine):
         self.now_s = end_s
         self.tell(Timer())
 
+    @precondition(lambda self: not self.restarted)
     @rule()
     def restart(self) -> None:
-        """The worker comes back empty; its requests are forgotten, their answers come all the same."""
+        """The worker comes back empty, once; its requests are forgotten, their answers come all the same."""
+        self.restarted = True
         self.late += self.pending
         for request in self.pending:
             self.carry_out(request)
@@ -251,7 +280,7 @@ class WorkerMachine(RuleBasedStateMachine):
     def finish(self, batch: int) -> None:
         self.features(batch)
         for done, act in ((self.rows, self.ask_lookup), (self.finished, lambda batch: self.push(sorted(self.rows).index(batch)))):
-            for _ in range(20):
+            for _ in range(100):  # longer than the longest back-off
                 if batch in done:
                     break
                 act(batch)
@@ -262,7 +291,7 @@ class WorkerMachine(RuleBasedStateMachine):
 
     def answer_all(self) -> None:
         while self.pending:
-            self.server_hears(0, "answer")
+            self.one_server_hears(0, "answer")
 
 
 TestWorkerMachine = WorkerMachine.TestCase

@@ -19,9 +19,9 @@ SMALL: Mapping[str, Any] = {
     "workload": {"batch_size": 256, "samples": 1_000_000},
     "cluster": {
         "machine_types": {
-            "trainer": {"vcpus": 8, "ram_gib": 64, "accelerator": "a100", "accelerator_count": 1, "nic": "100Gbps", "usd_per_hour": 3.0},
+            "trainer": {"vcpus": 8, "ram_gib": 64, "accelerator": "a100", "accelerator_count": 8, "nic": "100Gbps", "usd_per_hour": 3.0},
             "processor": {"vcpus": 4, "ram_gib": 16, "nic": "32Gbps", "usd_per_hour": 0.2},
-            "memory": {"vcpus": 4, "ram_gib": 64, "nic": "32Gbps", "usd_per_hour": 0.5},
+            "memory": {"vcpus": 8, "ram_gib": 64, "nic": "32Gbps", "usd_per_hour": 0.5},
         },
         "tiers": {
             "loader": {"machine_type": "processor", "count": 2},
@@ -37,7 +37,7 @@ TIERS = "cluster.tiers"
 
 
 def small(*overrides: str) -> Scenario:
-    """Four ranks on four machines, two loaders, two embedding workers and two servers of four cores each."""
+    """Four ranks on four machines, two loaders, two embedding workers and two servers of eight cores each."""
     return load_scenario(SMALL, overrides)
 
 
