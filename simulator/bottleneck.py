@@ -105,7 +105,9 @@ def _of_waiting(evidence: Evidence, seconds: float, step_s: float) -> Bottleneck
     if not evidence.overlapped:
         sentence = f"Nothing overlaps the embeddings in this mode: ranks wait {wait}; {round_trip}."
         return Bottleneck(tier="embedding_worker", resource="latency", sentence=sentence, share=share)
-    sentence = f"Ranks wait {wait} for embeddings though no resource is saturated: {round_trip}, more than {_permits(evidence.permits)} hide."
+    sentence = (
+        f"Ranks wait {wait} for embeddings though no resource is saturated: {round_trip}, more than {_permits(evidence.permits)} hide."
+    )
     return Bottleneck(tier="nn_worker", resource="staleness_permits", sentence=sentence, share=share)
 
 

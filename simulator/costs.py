@@ -6,6 +6,7 @@ messages (README of the scenario package tells which). Sizes in bytes, times in 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from math import ceil, log2
 
@@ -148,7 +149,7 @@ def dense_layer_parameters(scenario: Scenario) -> list[float]:
     if dense.architecture == "dlrm":
         projections, inputs = _dlrm_bottom(scenario, projections, fields)
     widths = [inputs, *dense.layers, 1]
-    return [*projections, *(float(a * b + b) for a, b in zip(widths, widths[1:], strict=False))]
+    return [*projections, *(float(a * b + b) for a, b in itertools.pairwise(widths))]
 
 
 def _dlrm_bottom(scenario: Scenario, projections: list[float], fields: int) -> tuple[list[float], int]:
@@ -156,7 +157,7 @@ def _dlrm_bottom(scenario: Scenario, projections: list[float], fields: int) -> t
     dense = scenario.model.dense
     width = dense.projection_dim or scenario.model.features[0].dim
     bottom = [dense.dense_features, dense.layers[0], width]
-    layers = [float(a * b + b) for a, b in zip(bottom, bottom[1:], strict=False)]
+    layers = [float(a * b + b) for a, b in itertools.pairwise(bottom)]
     vectors = fields + 1
     return [*projections, *layers], width + vectors * (vectors - 1) // 2
 

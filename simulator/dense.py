@@ -13,8 +13,8 @@ import numpy as np
 from persia.schedule.messages import BarrierPassed, DenseDone, DenseExchanged, Event
 from persia.schedule.modes import Reduction
 from simulator.allreduce import overlapped_end_s
-from simulator.costs import DenseCosts
 from simulator.arrays import FloatArray
+from simulator.costs import DenseCosts
 from simulator.engine import Callback, Engine
 from simulator.hardware import Cluster
 from simulator.recorder import Recorder

@@ -15,8 +15,8 @@ from persia.schedule.server import ServerSchedule
 from simulator.costs import BatchCosts
 from simulator.engine import Engine
 from simulator.hardware import Cluster
-from simulator.phase_servers import DRAWS, Tell, spread
 from simulator.recorder import Recorder
+from simulator.server_side import DRAWS, Tell, spread
 from simulator.streams import Noise
 from simulator.wire import Wire
 

@@ -7,23 +7,20 @@ of arrival, so version staleness stays exact.  Shapes: S server processes, K poo
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from persia.schedule.messages import EVERY_SERVER, Event, RowsArrived, UpdateAcked
-from simulator.arrays import FloatArray
+from persia.schedule.messages import EVERY_SERVER, RowsArrived, UpdateAcked
 from simulator.costs import BatchCosts
 from simulator.engine import Engine
 from simulator.hardware import Cluster
 from simulator.queues import Link
 from simulator.recorder import Recorder
+from simulator.server_side import DRAWS, Tell, spread
 from simulator.streams import Noise
 
 _TIDY_AT = 256  # applied updates that are listed at most
-DRAWS = 64  # how often the spread of rows over servers is drawn; batches take the draws in turn
-
-Tell = Callable[[int, Event], None]
 
 
 class PhaseServers:
@@ -142,9 +139,3 @@ def through(pipes: Sequence[Link], at_s: float, size_bytes: float) -> float:
     for pipe in pipes:
         at_s = pipe.send(at_s, size_bytes)
     return at_s
-
-
-def spread(generator: np.random.Generator, unique: float, servers: int, draws: int) -> FloatArray:
-    """Return `draws` multinomial draws of the share of a batch's unique IDs that each server gets [draws, servers]."""
-    count = max(1, round(unique))
-    return generator.multinomial(count, np.full(servers, 1.0 / servers), size=draws) / count

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 
-from persia.scenario import load_profile, load_scenario
+from persia.scenario import load_profile
 from simulator.run import simulate
 
 FITTED_TOLERANCE_PCT = 3.0

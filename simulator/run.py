@@ -17,6 +17,7 @@ from simulator.bottleneck import Evidence, find_bottleneck
 from simulator.check import assumptions, check
 from simulator.engine import new_engine
 from simulator.hardware import Cluster
+from simulator.limits import run_header
 from simulator.popularity import Popularity, mixed_row_staleness
 from simulator.price import cost, cross_zone_bytes_per_batch
 from simulator.recorder import CUT_EVERY, Window
@@ -29,7 +30,7 @@ from simulator.result import (
     StepTime,
     Throughput,
 )
-from simulator.simulation import Simulation, run_header
+from simulator.simulation import Simulation
 from simulator.statistics import replication_interval, staleness_from_histogram, throughput_interval, warmup_length
 from simulator.utilisation import utilisation
 
@@ -129,7 +130,9 @@ def _run_once(
         if collects:
             gc.enable()
     if not stopper.stopped:
-        raise RuntimeError(f"after {len(simulation.recorder.step_end_s)} steps every process waits for another: a defect, never the scenario")
+        raise RuntimeError(
+            f"after {len(simulation.recorder.step_end_s)} steps every process waits for another: a defect, never the scenario"
+        )
     return _result(scenario, seed, simulation, header, log.hexdigest(), events, engine.now_s, began_s)
 
 

@@ -7,14 +7,13 @@ done, an event for a schedule.  Which server side it drives (phase or message fi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from persia.scenario import Catalog, Profile, Scenario
 from persia.schedule import messages as m
 from persia.schedule.invariants import CollectiveOrder, broken_laws
 from persia.schedule.loader import LoaderSchedule
 from persia.schedule.log import Header, Log, Schedule, loader_limits
-from persia.schedule.modes import LoaderLimits, Mode, ServerLimits, WorkerLimits, rank_limits, server_gather
 from persia.schedule.rank import RankSchedule
 from persia.schedule.server import ServerSchedule
 from persia.schedule.worker import WorkerSchedule
@@ -26,11 +25,10 @@ from simulator.message_servers import MessageServers
 from simulator.phase_servers import PhaseServers
 from simulator.queues import Link
 from simulator.recorder import Recorder
+from simulator.server_side import ServerSide
 from simulator.streams import Noise, stream
 from simulator.wire import FifoWire, FlowWire, Wire
 
-_READ_AHEAD = 2
-_COMMIT_EVERY = 8
 _SPAN_RANKS = 2
 
 Hand = Callable[[int, Any], None]
@@ -38,79 +36,6 @@ Hand = Callable[[int, Any], None]
 
 class BrokenLaw(AssertionError):
     """A schedule broke an invariant in a run with checks: a defect of the core, never of the scenario."""
-
-
-class ServerSide(Protocol):
-    """What carries out a worker's fan-outs."""
-
-    @property
-    def lookups(self) -> float:
-        """Return the batches looked up so far."""
-        ...
-
-    @property
-    def updates(self) -> float:
-        """Return the batches applied so far."""
-        ...
-
-    @property
-    def busy_s(self) -> float:
-        """Return the core-seconds used by all servers so far."""
-        ...
-
-    def lookup(self, worker: int, batch: int) -> None:
-        """Ask every server for its part of the batch's rows."""
-        ...
-
-    def update(self, worker: int, batch: int) -> None:
-        """Send every server its part of the batch's gradients."""
-        ...
-
-
-def run_header(scenario: Scenario, cluster: Cluster) -> Header:
-    """Return the limits of every role: what the schedules of this scenario are built from."""
-    schedule = scenario.schedule
-    mode = Mode(schedule.mode)
-    ranks = cluster.tiers["nn_worker"].processes
-    loaders = cluster.tiers["loader"].processes
-    permits = scenario.staleness_permits
-    remember = 4 * ranks * permits
-    workers = cluster.tiers["embedding_worker"]
-    return Header(
-        rank=rank_limits(
-            mode,
-            world_size=ranks,
-            staleness_permits=permits,
-            lookups_max=schedule.lookups_in_flight,
-            prefetch_max=schedule.prefetch_batches,
-            pushes_max=schedule.pushes_in_flight,
-            checkpoint_every_steps=schedule.checkpoint_every_steps,
-            retry_s=schedule.retry_backoff,
-        ),
-        worker=WorkerLimits(
-            servers=cluster.tiers["parameter_server"].processes,
-            buffer_max=schedule.buffered_batches_per_loader * loaders,
-            fan_outs_max=max(8, 2 * workers.threads_per_process),
-            expiry_s=schedule.buffer_expiry,
-            remember_max=remember,
-            retry_s=schedule.retry_backoff,
-        ),
-        server=ServerLimits(
-            world_size=ranks,
-            service_slots=cluster.tiers["parameter_server"].threads_per_process,
-            gather=server_gather(mode, ranks),
-            remember_max=remember,
-        ),
-        loader=LoaderLimits(
-            loader=0,
-            loaders=loaders,
-            world_size=ranks,
-            workers=workers.processes,
-            read_ahead_max=_READ_AHEAD,
-            input_queue_max=schedule.input_queue_batches,
-            commit_every=_COMMIT_EVERY,
-        ),
-    )
 
 
 class _Process:

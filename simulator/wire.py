@@ -12,7 +12,6 @@ from simulator.engine import Callback, Engine
 from simulator.hardware import Cluster, transfer_s
 from simulator.network.flows import FlowNetwork
 
-
 _MOST_SMALL = 0.95  # of a card's rate that small messages take from bulk
 
 
@@ -34,7 +33,14 @@ class Wire(Protocol):
         ...
 
     def send_bulk(
-        self, source: tuple[str, int], target: tuple[str, int], *, size_bytes: float, latency_s: float, then: Callback, args: tuple[Any, ...]
+        self,
+        source: tuple[str, int],
+        target: tuple[str, int],
+        *,
+        size_bytes: float,
+        latency_s: float,
+        then: Callback,
+        args: tuple[Any, ...],
     ) -> None:
         """Carry a piece of a long transfer, which leaves the cards' small messages nearly their whole rate."""
         ...
@@ -61,9 +67,7 @@ class FifoWire:
         self._bulk_until_s: dict[tuple[str, int, int], float] = {}  # (host tier, machine, 0 out or 1 in)
         self._bulk_s = {host: [0.0, 0.0] for host in cluster.nics}
         self.fan_out_busy_s: Callable[[], tuple[float, float]] = lambda: (0.0, 0.0)  # the servers' side of fan-outs
-        self._pipes = {
-            (name, other): pipes for name in cluster.tiers for other in cluster.tiers if (pipes := cluster.pipes(name, other))
-        }
+        self._pipes = {(name, other): pipes for name in cluster.tiers for other in cluster.tiers if (pipes := cluster.pipes(name, other))}
         self._nics = {name: [cluster.nic(name, i) for i in range(tier.processes)] for name, tier in cluster.tiers.items()}
 
     def send(
@@ -85,7 +89,14 @@ class FifoWire:
         self._engine.call_later(arrived_s - self._engine.now_s, then, *args)
 
     def send_bulk(
-        self, source: tuple[str, int], target: tuple[str, int], *, size_bytes: float, latency_s: float, then: Callback, args: tuple[Any, ...]
+        self,
+        source: tuple[str, int],
+        target: tuple[str, int],
+        *,
+        size_bytes: float,
+        latency_s: float,
+        then: Callback,
+        args: tuple[Any, ...],
     ) -> None:
         """Carry a piece of a long transfer behind the other bulk of the two cards."""
         now_s = self._engine.now_s
@@ -165,7 +176,14 @@ class FlowWire:
         return f"{tier}/{self._cluster.tiers[tier].machine_of(index)}"
 
     def send_bulk(
-        self, source: tuple[str, int], target: tuple[str, int], *, size_bytes: float, latency_s: float, then: Callback, args: tuple[Any, ...]
+        self,
+        source: tuple[str, int],
+        target: tuple[str, int],
+        *,
+        size_bytes: float,
+        latency_s: float,
+        then: Callback,
+        args: tuple[Any, ...],
     ) -> None:
         """Carry a piece of a long transfer: a flow like any other."""
         self.send(source, target, at_s=self._engine.now_s, size_bytes=size_bytes, latency_s=latency_s, then=then, args=args)

@@ -84,9 +84,12 @@ class LoaderSchedule:
         """
         self._notes[type(event)](event)
         commands: list[Command] = []
-        self._send(commands)
-        self._read(commands)
-        self._commit(commands)
+        if self.to_send:
+            self._send(commands)
+        if self.to_read_again or self.ahead_count < self.limits.read_ahead_max:
+            self._read(commands)
+        if self.committed > self.reported:
+            self._commit(commands)
         return commands
 
     def next_timer_s(self) -> float | None:

@@ -1,7 +1,7 @@
 """The event log: every event a schedule heard and every command it gave, its digest, and the replay that checks it.
 
 The digest is the SHA-256 of little-endian doubles: for each entry time_s, role, index, then for each word its code (its
-place in `messages.WORDS`) and its fields, then -1.  Every integer below 2**53 is exact in a double.
+place in `lines.WORDS`) and its fields, then -1.  Every integer below 2**53 is exact in a double.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from operator import attrgetter
 from typing import Any, Protocol, TextIO, cast
 
+from persia.schedule.lines import WORDS, from_line, to_line
 from persia.schedule.loader import LoaderSchedule
 from persia.schedule.memory import Done
-from persia.schedule.messages import WORDS, Command, Event, Restarted, Word, from_line, to_line
+from persia.schedule.messages import Command, Event, Restarted, Word
 from persia.schedule.modes import Limits, LoaderLimits, Reduction, ServerLimits, WorkerLimits
 from persia.schedule.rank import RankSchedule
 from persia.schedule.server import ServerSchedule
@@ -41,19 +42,15 @@ class Schedule(Protocol):
         ...
 
 
-def _numbers_of(kind: type[Word], code: int) -> Callable[[Word], tuple[float, ...]]:
-    """Return the function that turns a word of this kind into its code and fields."""
+def _reader_of(kind: type[Word]) -> tuple[Callable[[Word], float] | None, Callable[[Word], tuple[float, ...]]]:
+    """Return what reads a word's only field, or None, and what reads all of its fields."""
     names = [f.name for f in fields(kind)]
-    if not names:
-        return lambda word: (code,)
     if len(names) == 1:
-        get = attrgetter(names[0])
-        return lambda word: (code, get(word))
-    get_all = attrgetter(*names)
-    return lambda word: (code, *get_all(word))
+        return attrgetter(names[0]), lambda word: ()
+    return None, attrgetter(*names) if names else lambda word: ()
 
 
-_NUMBERS = {kind: _numbers_of(kind, code) for code, kind in enumerate(WORDS.values())}
+_READERS = {kind: (float(code), *_reader_of(kind)) for code, kind in enumerate(WORDS.values())}
 
 
 class Log(Protocol):
@@ -78,9 +75,12 @@ class DigestLog:
         """Fold one entry into the digest."""
         numbers = self._numbers
         numbers += (time_s, _ROLE_CODES[role], index)
-        numbers += _NUMBERS[type(event)](event)
-        for command in commands:
-            numbers += _NUMBERS[type(command)](command)
+        for word in (event, *commands):
+            code, read_one, read_all = _READERS[type(word)]
+            if read_one is not None:
+                numbers += (code, read_one(word))
+            else:
+                numbers += (code, *read_all(word))
         numbers.append(-1.0)
         self.entries += 1
         if len(numbers) > _FOLD_EVERY:

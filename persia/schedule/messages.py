@@ -1,13 +1,13 @@
 """The words between a schedule and whatever drives it: events are past tense, commands imperative.
 
-Every word is frozen, slotted and serialises to one line (`to_line`, `from_line`).  `batch` numbers batches of the whole
-run from 0; batch b is trained by rank b mod world_size in step b div world_size.  `server` = EVERY_SERVER stands for a
-whole fan-out at once.
+Every word is frozen, slotted and serialises to one line (`lines.py`).  `batch` numbers batches of the whole run from 0;
+batch b is trained by rank b mod world_size in step b div world_size.  `server` = EVERY_SERVER stands for a whole fan-out
+at once.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 EVERY_SERVER = -1
 
@@ -394,31 +394,3 @@ class CommitOffset(Command):
     """Every batch before `batch` is trained: a restart continues from here."""
 
     batch: int
-
-
-# A word's place in this table is its code in the event log's digest: append, never reorder.
-WORDS: dict[str, type[Word]] = {
-    word.__name__: word
-    for word in list(globals().values())
-    if isinstance(word, type) and issubclass(word, Word) and word not in (Word, Event, Command)
-}
-
-
-def to_line(word: Word) -> str:
-    """Return `Name field field`, the word as one line."""
-    return " ".join([type(word).__name__, *(str(getattr(word, f.name)) for f in fields(word))])
-
-
-def from_line(line: str) -> Word:
-    """Return the word that `to_line` wrote.
-
-    Raises:
-        ValueError: the name is unknown, or the fields are not that word's integers.
-    """
-    name, *values = line.split()
-    if name not in WORDS:
-        raise ValueError(f"unknown word {name!r}")
-    kind = WORDS[name]
-    if len(values) != len(fields(kind)):
-        raise ValueError(f"{name} takes {len(fields(kind))} fields, not {len(values)}")
-    return kind(*map(int, values))

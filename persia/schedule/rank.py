@@ -111,18 +111,27 @@ class RankSchedule:
     def handle(self, event: Event, now_s: float) -> list[Command]:
         """Note one fact, then take every decision it allows, the most urgent first.
 
+        A rule is asked only where there is something to decide: this is the hottest loop of a simulation.
+
         Raises:
             KeyError: the event is not one that a rank can hear.
         """
         self._notes[type(event)](event, now_s)
         commands: list[Command] = []
-        self._push(commands, now_s)
-        self._exchange(commands)
-        self._dense(commands)
-        self._barrier(commands)
-        self._checkpoint(commands)
-        self._look_up(commands, now_s)
-        self._commit(commands)
+        if self.to_push or self.push_retries:
+            self._push(commands, now_s)
+        if self.trained > self.exchanged:
+            self._exchange(commands)
+        if self.training is None:
+            self._dense(commands)
+        if self.barrier_step >= 0:
+            self._barrier(commands)
+        if self.pending_save is not None:
+            self._checkpoint(commands)
+        if self.arrived or self.lookup_retries:
+            self._look_up(commands, now_s)
+        if self.to_commit:
+            self._commit(commands)
         return commands
 
     def next_timer_s(self) -> float | None:
@@ -219,8 +228,6 @@ class RankSchedule:
 
     def _push(self, commands: list[Command], now_s: float) -> None:
         """Embedding gradients leave as soon as a push slot is free: they hold the permits."""
-        if not self.to_push and not self.push_retries:
-            return
         while len(self.pushing) < self.limits.pushes_max:
             batch = self.push_retries.take_due(now_s) if self.push_retries else None
             if batch is None:
@@ -239,7 +246,7 @@ class RankSchedule:
 
     def _dense(self, commands: list[Command]) -> None:
         """One batch at a time enters the dense part, in training order, once its embeddings are here."""
-        if self.training is None and self.dense_batch in self.looked_up:
+        if self.dense_batch in self.looked_up:
             batch = self.dense_batch
             self.looked_up.remove(batch)
             self.training = batch
@@ -254,10 +261,10 @@ class RankSchedule:
 
     def _checkpoint(self, commands: list[Command]) -> None:
         """A checkpoint is cut behind its barrier, when no rank has anything in flight."""
-        if self.pending_save is not None:
-            self.checkpointing = self.pending_save
-            commands.append(SaveCheckpoint(self.pending_save))
-            self.pending_save = None
+        assert self.pending_save is not None
+        self.checkpointing = self.pending_save
+        commands.append(SaveCheckpoint(self.pending_save))
+        self.pending_save = None
 
     def _look_up(self, commands: list[Command], now_s: float) -> None:
         """Prefetch while there is a lookup slot, window space, a staleness permit and no barrier ahead."""
@@ -283,9 +290,8 @@ class RankSchedule:
 
     def _commit(self, commands: list[Command]) -> None:
         """A loader that sends a finished batch again, for it or a worker has restarted, need not wait for it."""
-        if self.to_commit:
-            commands.extend(map(CommitBatch, self.to_commit))
-            self.to_commit.clear()
+        commands.extend(map(CommitBatch, self.to_commit))
+        self.to_commit.clear()
 
     def _barrier_after(self, step: int) -> int:
         """Return the first step at or after `step` that ends in a barrier; -2 where none ever does."""

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
 
 _DOUBLINGS_MAX = 6
 
 
-class Retries(Generic[Key]):
-    """Lost requests that wait for their next try; the back-off doubles with every loss of the same request."""
+class Retries(dict[Key, float]):
+    """Lost requests that wait for their next try, with its time; the back-off doubles with every loss of the same request.
 
-    __slots__ = ("_due_s", "_losses", "_retry_s")
+    A dictionary, because schedules ask at every event whether it is empty, and hardly ever anything else.
+    """
+
+    __slots__ = ("_losses", "_retry_s")
 
     def __init__(self, retry_s: float) -> None:
+        super().__init__()
         self._retry_s = retry_s
-        self._due_s: dict[Key, float] = {}
         self._losses: dict[Key, int] = {}
-
-    def __contains__(self, key: Key) -> bool:
-        return key in self._due_s
-
-    def __len__(self) -> int:
-        return len(self._due_s)
 
     @property
     def remembered(self) -> int:
@@ -35,22 +32,22 @@ class Retries(Generic[Key]):
         """Let `key` wait for its next try."""
         losses = self._losses.get(key, 0)
         self._losses[key] = losses + 1
-        self._due_s[key] = now_s + self._retry_s * 2 ** min(losses, _DOUBLINGS_MAX)
+        self[key] = now_s + self._retry_s * 2 ** min(losses, _DOUBLINGS_MAX)
 
     def forget(self, key: Key) -> None:
         """Drop `key`: it was answered after all."""
         if self._losses:
-            self._due_s.pop(key, None)
+            self.pop(key, None)
             self._losses.pop(key, None)
 
     def take_due(self, now_s: float) -> Key | None:
         """Return the request that has waited longest past its time, or None; its count of losses is kept."""
-        due = min(self._due_s, key=self._due_s.__getitem__, default=None)
-        if due is None or self._due_s[due] > now_s:
+        due = min(self, key=self.__getitem__, default=None)
+        if due is None or self[due] > now_s:
             return None
-        del self._due_s[due]
+        del self[due]
         return due
 
     def next_due_s(self) -> float | None:
         """Return the time of the first next try, or None."""
-        return min(self._due_s.values(), default=None)
+        return min(self.values(), default=None)

@@ -111,11 +111,16 @@ class WorkerSchedule:
         """
         self._notes[type(event)](event, now_s)
         commands: list[Command] = []
-        self._reply(commands)
-        self._retry(commands, now_s)
-        self._update(commands)
-        self._look_up(commands)
-        self._grant(commands)
+        if self.to_reply_ack or self.to_reply_rows:
+            self._reply(commands)
+        if self.retries:
+            self._retry(commands, now_s)
+        if self.to_update:
+            self._update(commands)
+        if self.to_look_up:
+            self._look_up(commands)
+        if self.ungranted:
+            self._grant(commands)
         self._expire(commands, now_s)
         return commands
 
@@ -251,12 +256,10 @@ class WorkerSchedule:
 
     def _reply(self, commands: list[Command]) -> None:
         """A rank hears of its batch as soon as every server has answered; acknowledgements free permits, so they go first."""
-        if self.to_reply_ack:
-            commands.extend(map(ReplyAck, self.to_reply_ack))
-            self.to_reply_ack.clear()
-        if self.to_reply_rows:
-            commands.extend(map(ReplyRows, self.to_reply_rows))
-            self.to_reply_rows.clear()
+        commands.extend(map(ReplyAck, self.to_reply_ack))
+        self.to_reply_ack.clear()
+        commands.extend(map(ReplyRows, self.to_reply_rows))
+        self.to_reply_rows.clear()
 
     def _retry(self, commands: list[Command], now_s: float) -> None:
         """A server that failed is asked again for its part when the back-off is over."""

@@ -56,7 +56,11 @@ def test_modes_and_fidelities_do_not_share_a_digest() -> None:
 def test_the_digest_does_not_depend_on_how_python_hashes() -> None:
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", PROGRAM], cwd=ROOT, env=persia_environment({"PYTHONHASHSEED": hash_seed}), stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", PROGRAM],
+            cwd=ROOT,
+            env=persia_environment({"PYTHONHASHSEED": hash_seed}),
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for hash_seed in ("0", "4242")
     ]

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from persia.schedule import messages
-from persia.schedule.messages import EVERY_SERVER, WORDS, Command, Event, Lookup, RowsArrived, Word, from_line, to_line
+from persia.schedule.lines import WORDS, from_line, to_line
+from persia.schedule.messages import EVERY_SERVER, Command, Event, Lookup, RowsArrived, Word
 
 NUMBERS = st.integers(min_value=-1, max_value=2**53)
 ANY_WORD = st.sampled_from(list(WORDS.values())).flatmap(lambda kind: st.builds(kind, *[NUMBERS for _ in fields(kind)]))

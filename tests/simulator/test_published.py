@@ -38,7 +38,10 @@ def test_eight_accelerators_are_faster_than_two_and_less_than_four_times(rows: l
 
 
 def test_the_modes_are_in_the_published_order() -> None:
-    rates = [rate(simulate("persia-100t", overrides=[f"schedule.mode={mode}"], steps=STEPS)) for mode in ("sync", "naive-hybrid", "hybrid", "async")]
+    rates = [
+        rate(simulate("persia-100t", overrides=[f"schedule.mode={mode}"], steps=STEPS))
+        for mode in ("sync", "naive-hybrid", "hybrid", "async")
+    ]
     assert rates == sorted(rates)
     assert rates[0] * 1.02 < rates[1]
     assert rates[2] * 1.02 < rates[3]

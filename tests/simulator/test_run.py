@@ -59,7 +59,12 @@ def test_sync_is_slowest_and_async_does_not_wait_for_the_slowest() -> None:
 
 
 def test_the_all_reduce_hides_behind_backward_in_hybrid_mode_only() -> None:
-    heavy = ("model.dense.layers=[4096, 2048, 1024]", "model.dense.precision=fp32", "workload.batch_size=1024", f"{TIERS}.parameter_server.count=8")
+    heavy = (
+        "model.dense.layers=[4096, 2048, 1024]",
+        "model.dense.precision=fp32",
+        "workload.batch_size=1024",
+        f"{TIERS}.parameter_server.count=8",
+    )
 
     def exposed_s(mode: str) -> float:
         parts = run_small((*heavy, f"schedule.mode={mode}"), 40).step_parts
