@@ -18,8 +18,8 @@ def run_header(scenario: Scenario, cluster: Cluster) -> Header:
     ranks = cluster.tiers["nn_worker"].processes
     loaders = cluster.tiers["loader"].processes
     permits = scenario.staleness_permits
-    remember = 4 * ranks * permits
     workers = cluster.tiers["embedding_worker"]
+    in_flight = ranks * permits
     return Header(
         rank=rank_limits(
             mode,
@@ -36,14 +36,14 @@ def run_header(scenario: Scenario, cluster: Cluster) -> Header:
             buffer_max=schedule.buffered_batches_per_loader * loaders,
             fan_outs_max=max(8, 2 * workers.threads_per_process),
             expiry_s=schedule.buffer_expiry,
-            remember_max=remember,
+            remember_max=64 + 4 * in_flight // workers.processes,
             retry_s=schedule.retry_backoff,
         ),
         server=ServerLimits(
             world_size=ranks,
             service_slots=cluster.tiers["parameter_server"].threads_per_process,
             gather=server_gather(mode, ranks),
-            remember_max=remember,
+            remember_max=4 * in_flight,
         ),
         loader=LoaderLimits(
             loader=0,

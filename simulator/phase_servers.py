@@ -105,10 +105,14 @@ class PhaseServers:
         request_s, lookup_s, reply_s = self._lookup_times[draw]
         self._lookups_of[draw] += 1
         latency_s = self._latency_s * self._jitter.factor()
-        asked_s = through(self._pipes_out, nic.tx.send(now_s, costs.lookup_request_bytes), costs.lookup_request_bytes) + latency_s
+        asked_s = nic.tx.send(now_s, costs.lookup_request_bytes) + latency_s
+        if self._pipes_out:
+            asked_s = through(self._pipes_out, asked_s, costs.lookup_request_bytes)
         self._version_at[batch] = self._version(asked_s)
         served_s = self._cores.serve_uncounted(self._nics.receive(asked_s, request_s), lookup_s)
-        sent_s = through(self._pipes_back, self._nics.send(served_s, reply_s), costs.lookup_reply_bytes) + latency_s
+        sent_s = self._nics.send(served_s, reply_s) + latency_s
+        if self._pipes_back:
+            sent_s = through(self._pipes_back, sent_s, costs.lookup_reply_bytes)
         first_byte_s = asked_s + self._mean_lookup_s + latency_s
         received_s = nic.rx.book(now_s, first_byte_s, costs.lookup_reply_bytes)
         if batch in self._recorder.span_batches:
@@ -123,7 +127,9 @@ class PhaseServers:
         self._updates_of[draw] += 1
         latency_s = self._latency_s * self._jitter.factor()
         first_byte_s = max(now_s, nic.tx.busy_until_s) + latency_s
-        sent_s = through(self._pipes_out, nic.tx.send(now_s, costs.update_bytes), costs.update_bytes) + latency_s
+        sent_s = nic.tx.send(now_s, costs.update_bytes) + latency_s
+        if self._pipes_out:
+            sent_s = through(self._pipes_out, sent_s, costs.update_bytes)
         received_s = np.maximum(self._nics.receive(first_byte_s, gradients_s), sent_s)  # cuts through, but ends no sooner than sent
         applied_s = float(np.maximum.reduce(self._cores.serve_uncounted(received_s, update_s)))
         before = self._applied + len(self._applying)  # updates are applied in the order in which they fan out

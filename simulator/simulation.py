@@ -247,7 +247,7 @@ class Simulation:
         end_s = self.cluster.loader_cores[loader].serve(now_s, self.batch.loader_read_s * self._loader_cpu[loader])
         if command.batch in self.recorder.span_batches:
             self.recorder.span("loader", loader, "read", command.batch, end_s - self.batch.loader_read_s, end_s)
-        self._engine.call_later(end_s - now_s, self._tell_loader, loader, m.BatchRead(command.batch))
+        self._engine.call_later(end_s - now_s, self._tell, self._loader_processes[loader], m.BatchRead(command.batch))
 
     def _send_batch(self, loader: int, command: m.SendBatch) -> None:
         now_s, batch = self._engine.now_s, self.batch
@@ -285,7 +285,7 @@ class Simulation:
         self.recorder.in_flight.append(len(self.ranks[rank].permits))
         self._lookup_since[batch] = self._engine.now_s
         delay_s = self.dense.command_s + self._worker_rank_s * self._jitter.factor()
-        self._engine.call_later(delay_s, self._tell_worker, batch % self._workers_count, m.LookupAsked(batch))
+        self._engine.call_later(delay_s, self._tell, self._worker_processes[batch % self._workers_count], m.LookupAsked(batch))
 
     def _fan_out_lookup(self, worker: int, command: m.FanOutLookup) -> None:
         self._on_worker(worker, command.batch, "dedup", self.batch.worker_dedup_s + self._message_s, self._servers.lookup)
@@ -357,7 +357,7 @@ class Simulation:
 
     def _grant_credit(self, worker: int, command: m.GrantCredit) -> None:
         loader = command.batch % self._loaders_count
-        self._engine.call_later(self._loader_worker_s, self._tell_loader, loader, m.CreditGranted(command.batch))
+        self._engine.call_later(self._loader_worker_s, self._tell, self._loader_processes[loader], m.CreditGranted(command.batch))
 
     def _expire(self, worker: int, command: m.Expire) -> None:
         loader = command.batch % self._loaders_count

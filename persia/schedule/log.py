@@ -27,7 +27,7 @@ from persia.schedule.worker import WorkerSchedule
 LOG_VERSION = 1
 ROLES = ("loader", "embedding_worker", "parameter_server", "nn_worker")
 _ROLE_CODES = {role: float(code) for code, role in enumerate(ROLES)}
-_FOLD_EVERY = 1 << 15
+_FOLD_EVERY = 1 << 11  # numbers: few enough to stay in the processor's cache
 
 
 class Schedule(Protocol):

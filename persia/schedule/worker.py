@@ -121,7 +121,8 @@ class WorkerSchedule:
             self._look_up(commands)
         if self.ungranted:
             self._grant(commands)
-        self._expire(commands, now_s)
+        if self._expiries and (now_s >= self._expiries[0][0] or self._due_s.get(self._expiries[0][1]) != self._expiries[0][0]):
+            self._expire(commands, now_s)
         return commands
 
     def next_timer_s(self) -> float | None:
