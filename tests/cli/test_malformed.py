@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -32,10 +31,8 @@ def assert_refused(case: Case, returncode: object, out: str, err: str) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_command_refuses(malformed: Path, case: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.argv", ["persia", "check", str(malformed / case.name)])
-    began_s = time.perf_counter()
     with pytest.raises(SystemExit) as caught:
         cli.main()
-    assert time.perf_counter() - began_s < 1
     assert_refused(case, caught.value.code, *capsys.readouterr())
 
 

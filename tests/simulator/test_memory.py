@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import time
 
 import pytest
 
-from persia.scenario import Scenario, load_catalog, load_profile, load_scenario
+from persia.scenario import load_catalog, load_profile, load_scenario
 from simulator.allocatable import allocatable_gib, allocatable_vcpus, nic_bytes_per_s, reserved_gib
 from simulator.excuse import Excuse, Infeasible
 from simulator.memory import memory_fit
@@ -193,12 +192,3 @@ def test_a_machine_without_a_known_network_rate_is_refused() -> None:
     scenario = load_scenario("persia-100t", ("cluster.tiers.parameter_server.machine_type=m4-ultramem-224",))
     with pytest.raises(Infeasible, match="no network rate of m4-ultramem-224"):
         nic_bytes_per_s(scenario, CATALOG, "parameter_server")
-
-
-def test_the_look_is_quick() -> None:
-    scenario: Scenario = load_scenario("fp32-does-not-fit")
-    profile = load_profile(scenario.simulation.profile)
-    memory_fit(scenario, CATALOG, profile)  # popularity is cached
-    begin = time.perf_counter()
-    memory_fit(scenario, CATALOG, profile)
-    assert time.perf_counter() - begin < 0.02
