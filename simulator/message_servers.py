@@ -133,7 +133,7 @@ class MessageServers:
 
     def _serve_lookup(self, server: int, command: m.ServeLookup) -> None:
         batch = command.batch
-        self._version_at[batch, server] = self._version(server)
+        self._version_at[batch, server] = self._schedules[server].version
         service_s = self._lookup_s[batch % DRAWS][server]
         self.busy_s += service_s
         self._lookups += 1
@@ -141,10 +141,6 @@ class MessageServers:
             now_s = self._engine.now_s
             self._recorder.span("parameter_server", 0, "lookup", batch, now_s, now_s + service_s)
         self._engine.call_later(service_s, self._lookup_served, server, batch)
-
-    def _version(self, server: int) -> int:
-        """Return the updates applied so far; a gathered step counts when all of it is."""
-        return self._schedules[server].version // self._gather * self._gather
 
     def _lookup_served(self, server: int, batch: int) -> None:
         self._tell_server(server, m.LookupServed(batch))
@@ -169,7 +165,7 @@ class MessageServers:
 
     def _update_applied(self, server: int, batches: tuple[int, ...]) -> None:
         for batch in batches:
-            self._recorder.version.append(self._version(server) - self._version_at.pop((batch, server)))
+            self._recorder.version.append(self._schedules[server].version - self._version_at.pop((batch, server)))
             self._updates += 1
         for batch in batches:
             self._tell_server(server, m.UpdateApplied(batch))

@@ -7,6 +7,7 @@ done, an event for a schedule.  Which server side it drives (phase or message fi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any
 
 from persia.scenario import Catalog, Profile, Scenario
@@ -39,16 +40,16 @@ class BrokenLaw(AssertionError):
 
 
 class _Process:
-    """One schedule with its place in the cluster, and whether a timer of its own is under way."""
+    """One schedule with its place in the cluster, and when its timer runs out."""
 
-    __slots__ = ("handle", "index", "role", "schedule", "timer_set")
+    __slots__ = ("handle", "index", "role", "schedule", "wake_s")
 
     def __init__(self, role: str, index: int, schedule: Schedule) -> None:
         self.role = role
         self.index = index
         self.schedule = schedule
         self.handle = schedule.handle
-        self.timer_set = False
+        self.wake_s = inf
 
 
 class Simulation:
@@ -193,23 +194,26 @@ class Simulation:
             self._check(process.schedule, index, commands)
         for command in commands:
             hands[type(command)](index, command)
-        if not process.timer_set:
-            due_s = process.schedule.next_timer_s()
-            if due_s is not None:
-                process.timer_set = True
-                self._engine.call_later(max(0.0, due_s - now_s), self._wake, process)
+        due_s = process.schedule.next_timer_s()
+        if due_s is not None and due_s < process.wake_s:
+            self._set_timer(process, due_s)
 
-    def _wake(self, process: _Process) -> None:
+    def _set_timer(self, process: _Process, due_s: float) -> None:
+        process.wake_s = due_s
+        self._engine.call_later(due_s - self._engine.now_s, self._wake, process, due_s)
+
+    def _wake(self, process: _Process, wake_s: float) -> None:
         """A timer has run out: tell the schedule if it still wants it, else wait for the time it wants now."""
-        process.timer_set = False
-        due_s, now_s = process.schedule.next_timer_s(), self._engine.now_s
+        if wake_s != process.wake_s:  # an earlier one was set after it
+            return
+        process.wake_s = inf
+        due_s = process.schedule.next_timer_s()
         if due_s is None:
             return
-        if due_s <= now_s:
+        if due_s <= self._engine.now_s:
             self._tell(process, m.Timer())
         else:
-            process.timer_set = True
-            self._engine.call_later(due_s - now_s, self._wake, process)
+            self._set_timer(process, due_s)
 
     def _check(self, schedule: Schedule, index: int, commands: Sequence[m.Command]) -> None:
         broken = broken_laws(schedule)
@@ -237,6 +241,7 @@ class Simulation:
             m.ReplyAck: self._reply_ack,
             m.GrantCredit: self._grant_credit,
             m.Expire: self._expire,
+            m.CommitBatch: self._commit_batch,
         }
 
     def _nothing(self, index: int, command: m.Command) -> None:
@@ -319,7 +324,7 @@ class Simulation:
         self._engine.call_later(copied_s - now_s, self._looked_up, rank, batch)
 
     def _looked_up(self, rank: int, batch: int) -> None:
-        sums, since_s = self.recorder.latency_sums, self._lookup_since.pop(batch)
+        sums, since_s = self.recorder.latency_sums, self._lookup_since.pop(batch, self._engine.now_s)
         sums[0] += self._engine.now_s - since_s
         sums[1] += 1.0
         if batch in self.recorder.span_batches:
@@ -341,7 +346,7 @@ class Simulation:
         self._engine.call_later(self._worker_rank_s * self._jitter.factor(), self._pushed, batch % self._ranks_count, batch)
 
     def _pushed(self, rank: int, batch: int) -> None:
-        sums, since_s = self.recorder.latency_sums, self._push_since.pop(batch)
+        sums, since_s = self.recorder.latency_sums, self._push_since.pop(batch, self._engine.now_s)
         sums[2] += self._engine.now_s - since_s
         sums[3] += 1.0
         if batch in self.recorder.span_batches:
@@ -359,9 +364,15 @@ class Simulation:
         loader = command.batch % self._loaders_count
         self._engine.call_later(self._loader_worker_s, self._tell, self._loader_processes[loader], m.CreditGranted(command.batch))
 
-    def _expire(self, worker: int, command: m.Expire) -> None:
+    def _commit_batch(self, rank: int, command: m.CommitBatch) -> None:
         loader = command.batch % self._loaders_count
-        self._engine.call_later(self._loader_worker_s, self._tell_loader, loader, m.BatchExpired(command.batch))
+        self._engine.call_later(self._loader_rank_s, self._tell_loader, loader, m.BatchCommitted(command.batch))
+
+    def _expire(self, worker: int, command: m.Expire) -> None:
+        batch = command.batch
+        self._engine.call_later(self._loader_worker_s, self._tell_loader, batch % self._loaders_count, m.BatchExpired(batch))
+        for failed in (m.LookupFailed(batch), m.PushFailed(batch)):
+            self._engine.call_later(self._worker_rank_s, self._tell_rank, batch % self._ranks_count, failed)
 
     # --- measuring --------------------------------------------------------------------------------------------
 

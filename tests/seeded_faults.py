@@ -96,8 +96,8 @@ _ACKED_GUARD = (
     "            return\n"
     "        self.push_retries.forget(batch)\n"
 )
-_NEXT_TO_TRAIN = "        if self.training is None and self.dense_batch in self.looked_up:\n            batch = self.dense_batch\n"
-_ANY_TO_TRAIN = "        if self.training is None and self.looked_up:\n            batch = max(self.looked_up)\n"
+_NEXT_TO_TRAIN = "        if self.dense_batch in self.looked_up:\n            batch = self.dense_batch\n"
+_ANY_TO_TRAIN = "        if self.looked_up:\n            batch = max(self.looked_up)\n"
 _RETRY_KIND = "(RetryUpdate if self.fan_outs[batch].is_update else RetryLookup)"
 _COMMIT = "        while self.committed in self.committed_ahead:\n            self.committed_ahead.remove(self.committed)\n"
 _COMMIT_ANY = "        if self.committed_ahead:\n            self.committed_ahead.clear()\n"

@@ -250,7 +250,10 @@ class RetryUpdate(Command):
 
 @dataclass(frozen=True, slots=True)
 class Expire(Command):
-    """Forget the batch, which nobody came for or whose features never came; its loader hears BatchExpired and may send it again."""
+    """Forget the batch: nobody came for it, or its features never came.
+
+    Its loader hears BatchExpired, its rank LookupFailed and PushFailed; each ignores what it does not wait for.
+    """
 
     batch: int
 

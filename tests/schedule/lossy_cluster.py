@@ -233,7 +233,7 @@ class LossyCluster:
             m.ReplyRows: lambda w, c: self._send(RANK, c.batch % RANKS, m.LookedUp(c.batch)),
             m.ReplyAck: self._reply_ack,
             m.GrantCredit: lambda w, c: self._send(LOADER, self._loader_of(c.batch), m.CreditGranted(c.batch)),
-            m.Expire: lambda w, c: self._send(LOADER, self._loader_of(c.batch), m.BatchExpired(c.batch), can_be_lost=False),
+            m.Expire: self._expire,
             m.ServeLookup: self._serve_lookup,
             m.ApplyUpdate: lambda s, c: self._while_alive(SERVER, s, self._service_s(s), self._applied, s, [c.batch]),
             m.ApplyStep: self._apply_step,
@@ -324,6 +324,12 @@ class LossyCluster:
     def _reply_ack(self, worker: int, command: m.ReplyAck) -> None:
         assert self._is_applied(command.batch), "acknowledged once every server has applied it"
         self._send(RANK, command.batch % RANKS, m.Pushed(command.batch))
+
+    def _expire(self, worker: int, command: m.Expire) -> None:
+        batch = command.batch
+        self._send(LOADER, self._loader_of(batch), m.BatchExpired(batch), can_be_lost=False)
+        self._send(RANK, batch % RANKS, m.LookupFailed(batch))
+        self._send(RANK, batch % RANKS, m.PushFailed(batch))
 
     def _service_s(self, server: int) -> float:
         return self._random.random() * (8.0 if server in self.slow else 0.2)
