@@ -52,15 +52,6 @@ class Nic:
     rx: AnyLink
 
 
-def transfer_s(sender: AnyLink, receiver: AnyLink, at_s: float, size_bytes: float, latency_s: float) -> float:
-    """Return when a message ready at `at_s` has arrived: it cuts through, each NIC being a FIFO of its own rate."""
-    busy_s = sender.busy_until_s
-    first_byte_s = (at_s if at_s > busy_s else busy_s) + latency_s
-    sent_s = sender.send(at_s, size_bytes) + latency_s
-    received_s = receiver.send(first_byte_s, size_bytes)
-    return received_s if received_s > sent_s else sent_s
-
-
 class ServerNics:
     """The NICs of the parameter servers' machines as two vectors; P processes of a machine share its NIC.
 

@@ -1,17 +1,21 @@
 """The parameter servers at phase fidelity: one numpy operation and one event stand for a fan-out to all of them.
 
-Servers and NICs are FIFO queues, which is what ServerSchedule does when nothing fails; updates are counted in the order
-of arrival, so version staleness stays exact.  Shapes: S server processes, K pooled draws of how a batch's rows spread.
+Servers and NICs are FIFO queues, which is what ServerSchedule does when nothing fails; an update counts from the mean
+time at which the servers have applied it, a lookup sees what counts at the mean time at which they begin to serve it.
+What queues for a worker's card reaches the servers when it has left, lest it hold a place there that others could use.
+Shapes: S server processes.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Sequence
+from itertools import cycle
 
 import numpy as np
 
 from persia.schedule.messages import EVERY_SERVER, RowsArrived, UpdateAcked
+from simulator.arrays import FloatArray
 from simulator.costs import BatchCosts
 from simulator.engine import Engine
 from simulator.hardware import Cluster
@@ -20,7 +24,7 @@ from simulator.recorder import Recorder
 from simulator.server_side import DRAWS, Tell, spread
 from simulator.streams import Noise
 
-_TIDY_AT = 256  # applied updates that are listed at most
+_LATE = 509  # how often the latencies of a fan-out are drawn; a prime, so that they do not keep step with DRAWS
 
 
 class PhaseServers:
@@ -44,7 +48,6 @@ class PhaseServers:
         self._costs = costs
         self._gather = gather
         self._recorder = recorder
-        self._jitter = jitter
         self._tell = tell
         self._latency_s = cluster.latency_s("embedding_worker", "parameter_server")
         self._pipes_out = cluster.pipes("embedding_worker", "parameter_server")
@@ -65,9 +68,15 @@ class PhaseServers:
         self._lookups_of = [0] * DRAWS  # lookups that took each draw
         self._updates_of = [0] * DRAWS
         self._nic = [cluster.nic("embedding_worker", worker) for worker in range(cluster.tiers["embedding_worker"].processes)]
-        self._version_at: dict[int, int] = {}
-        self._applied = 0  # updates applied and no longer listed in `_applying`
-        self._applying: list[float] = []  # when each update is applied, the earliest first
+        self._cards_are_shared = any(other.host == tier.host and name != "parameter_server" for name, other in cluster.tiers.items())
+        late_s = (jitter.factors(_LATE * tier.processes).reshape(_LATE, tier.processes) - 1.0) * self._latency_s
+        self._late_s = cycle(list(late_s))  # how much later than on average one message to or from each server comes [S]
+        self._seen_s: dict[int, float] = {}  # when the servers began to serve each batch's lookup
+        self._applied = 0
+        self._applied_at_s: list[float] = []  # when they have applied each update, in order
+        self._gathered: list[tuple[int, int]] = []  # worker and batch of a step's gradients
+        self._gathered_s = np.zeros(tier.processes)
+        self._gathered_work_s = np.zeros(tier.processes)
 
     @property
     def lookups(self) -> float:
@@ -77,17 +86,7 @@ class PhaseServers:
     @property
     def updates(self) -> float:
         """Return the batches applied so far."""
-        return float(self._applied + len(self._applying))
-
-    def _version(self, at_s: float) -> int:
-        """Return how many updates are applied at `at_s`; those of a gathered step count when all of them are."""
-        applying = self._applying
-        done = bisect_right(applying, at_s)
-        if done > _TIDY_AT:
-            del applying[:done]
-            self._applied += done
-            done = 0
-        return (self._applied + done) // self._gather * self._gather
+        return float(self._applied)
 
     @property
     def busy_s(self) -> float:
@@ -101,43 +100,88 @@ class PhaseServers:
 
     def lookup(self, worker: int, batch: int) -> None:
         """Ask every server for its part of the batch's rows; the worker hears when the last is here."""
-        now_s, costs, draw, nic = self._engine.now_s, self._costs, batch % DRAWS, self._nic[worker]
-        request_s, lookup_s, reply_s = self._lookup_times[draw]
-        self._lookups_of[draw] += 1
-        latency_s = self._latency_s * self._jitter.factor()
-        asked_s = nic.tx.send(now_s, costs.lookup_request_bytes) + latency_s
-        if self._pipes_out:
-            asked_s = through(self._pipes_out, asked_s, costs.lookup_request_bytes)
-        self._version_at[batch] = self._version(asked_s)
-        served_s = self._cores.serve_uncounted(self._nics.receive(asked_s, request_s), lookup_s)
-        sent_s = self._nics.send(served_s, reply_s) + latency_s
-        if self._pipes_back:
-            sent_s = through(self._pipes_back, sent_s, costs.lookup_reply_bytes)
-        first_byte_s = asked_s + self._mean_lookup_s + latency_s
-        received_s = nic.rx.book(now_s, first_byte_s, costs.lookup_reply_bytes)
-        if batch in self._recorder.span_batches:
-            self._recorder.span("parameter_server", 0, "lookup", batch, asked_s, sent_s - latency_s)
-        end_s = received_s if received_s > sent_s else sent_s
-        self._engine.call_later(end_s - now_s, self._tell, worker, RowsArrived(batch, EVERY_SERVER))
+        self._lookups_of[batch % DRAWS] += 1
+        self._leave(worker, batch, self._costs.lookup_request_bytes, self._serve)
 
     def update(self, worker: int, batch: int) -> None:
         """Send every server its part of the batch's gradients; the worker hears when the last has applied it."""
-        now_s, costs, draw, nic = self._engine.now_s, self._costs, batch % DRAWS, self._nic[worker]
-        gradients_s, update_s = self._update_times[draw]
-        self._updates_of[draw] += 1
-        latency_s = self._latency_s * self._jitter.factor()
-        first_byte_s = max(now_s, nic.tx.busy_until_s) + latency_s
-        sent_s = nic.tx.send(now_s, costs.update_bytes) + latency_s
+        self._updates_of[batch % DRAWS] += 1
+        self._leave(worker, batch, self._costs.update_bytes, self._receive_gradients)
+
+    def _leave(self, worker: int, batch: int, size_bytes: float, then: Callable[[int, int, float], None]) -> None:
+        """Send a fan-out; `then` hears when its first byte leaves the worker's card, and of the time at which the last will."""
+        now_s, tx = self._engine.now_s, self._nic[worker].tx
+        wait_s = tx.busy_until_s - now_s
+        sent_s = tx.send(now_s, size_bytes)
         if self._pipes_out:
-            sent_s = through(self._pipes_out, sent_s, costs.update_bytes)
-        received_s = np.maximum(self._nics.receive(first_byte_s, gradients_s), sent_s)  # cuts through, but ends no sooner than sent
-        applied_s = float(np.maximum.reduce(self._cores.serve_uncounted(received_s, update_s)))
-        before = self._applied + len(self._applying)  # updates are applied in the order in which they fan out
-        self._recorder.version.append(before // self._gather * self._gather - self._version_at.pop(batch))
-        insort(self._applying, applied_s)
+            sent_s = through(self._pipes_out, sent_s, size_bytes)
+        if wait_s > 0.0:
+            self._engine.call_later(wait_s, then, worker, batch, sent_s)
+        else:
+            then(worker, batch, sent_s)
+
+    def _arrivals_s(self, transmission_s: FloatArray, sent_s: float) -> FloatArray:
+        """Return when each server has its part [S] of a fan-out that begins to leave now: it cuts through."""
+        received_s = self._nics.receive(self._engine.now_s + self._latency_s, transmission_s)
+        arrived_s: FloatArray = np.maximum(received_s, sent_s + self._latency_s)
+        arrived_s += next(self._late_s)
+        return arrived_s
+
+    def _serve(self, worker: int, batch: int, sent_s: float) -> None:
+        """Let every server read its rows."""
+        request_s, lookup_s, _ = self._lookup_times[batch % DRAWS]
+        served_s = self._cores.serve_uncounted(self._arrivals_s(request_s, sent_s), lookup_s)
+        self._seen_s[batch] = float(np.add.reduce(served_s)) / len(served_s) - self._mean_lookup_s
+        first_s = float(np.minimum.reduce(served_s))
+        if self._cards_are_shared:  # what else uses the servers' cards must not wait for answers that are not there yet
+            self._engine.call_later(first_s - self._engine.now_s, self._answer, worker, batch, served_s, first_s)
+        else:
+            self._answer(worker, batch, served_s, first_s)
+
+    def _answer(self, worker: int, batch: int, served_s: FloatArray, first_s: float) -> None:
+        """Send the rows, read at `served_s` [S], the first at `first_s`, through the servers' cards and the worker's."""
+        now_s, size_bytes = self._engine.now_s, self._costs.lookup_reply_bytes
+        reply_s = self._lookup_times[batch % DRAWS][2]
+        sent_s = self._nics.send(served_s + next(self._late_s), reply_s)
+        if self._pipes_back:
+            sent_s = through(self._pipes_back, sent_s, size_bytes)
+        received_s = self._nic[worker].rx.book(now_s, first_s + self._latency_s, size_bytes)
         if batch in self._recorder.span_batches:
-            self._recorder.span("parameter_server", 0, "update", batch, sent_s, applied_s)
-        self._engine.call_later(applied_s + latency_s - now_s, self._tell, worker, UpdateAcked(batch, EVERY_SERVER))
+            self._recorder.span("parameter_server", 0, "lookup", batch, self._seen_s[batch], sent_s)
+        end_s = max(received_s, sent_s + self._latency_s)
+        self._engine.call_later(end_s - now_s, self._tell, worker, RowsArrived(batch, EVERY_SERVER))
+
+    def _receive_gradients(self, worker: int, batch: int, sent_s: float) -> None:
+        """Let every server apply the gradients; those of a step that is gathered when all of them are here."""
+        gradients_s, update_s = self._update_times[batch % DRAWS]
+        arrived_s = self._arrivals_s(gradients_s, sent_s)
+        if self._gather == 1:
+            self._apply(self._cores.serve_uncounted(arrived_s, update_s), ((worker, batch),))
+            return
+        self._gathered.append((worker, batch))
+        np.maximum(self._gathered_s, arrived_s, out=self._gathered_s)
+        self._gathered_work_s += update_s
+        if len(self._gathered) == self._gather:  # the ranks' parts run on as many cores as there are
+            self._apply(self._gathered_s + self._gathered_work_s / min(self._cores.cores, self._gather), self._gathered)
+            self._gathered.clear()
+            self._gathered_work_s[:] = 0.0
+
+    def _apply(self, applied_s: FloatArray, batches: Sequence[tuple[int, int]]) -> None:
+        """Let each batch's worker hear that every server has applied it, which they have at `applied_s` [S]."""
+        now_s, mean_s = self._engine.now_s, float(np.add.reduce(applied_s)) / len(applied_s)
+        for worker, batch in batches:
+            insort(self._applied_at_s, mean_s)
+            last_s = float(np.maximum.reduce(applied_s + next(self._late_s)))
+            if batch in self._recorder.span_batches:
+                self._recorder.span("parameter_server", 0, "update", batch, now_s, last_s)
+            self._engine.call_later(last_s + self._latency_s - now_s, self._acknowledge, worker, batch, mean_s)
+
+    def _acknowledge(self, worker: int, batch: int, applied_s: float) -> None:
+        """Count what was applied between the batch's lookup and its update, all of which is known only now."""
+        times_s = self._applied_at_s
+        self._recorder.version.append(bisect_left(times_s, applied_s) - bisect_right(times_s, self._seen_s.pop(batch)))
+        self._applied += 1
+        self._tell(worker, UpdateAcked(batch, EVERY_SERVER))
 
 
 def through(pipes: Sequence[Link], at_s: float, size_bytes: float) -> float:

@@ -23,6 +23,10 @@ GROUPS_PER_E_FOLD = 4  # rows whose odds of being touched are within a factor of
 COLD_MEAN = 20.0  # rows touched less often than this while a batch is in flight need few columns
 COLD_COLUMNS = 96  # P(Binomial of mean 20 >= 96) < 1e-30
 LEAST_MASS = 1e-12
+MOST_VERSIONS = 64  # parts of equal mass by which a wide version staleness is told apart
+FAR_VERSIONS = 2048  # beyond, a binomial has thousands of values, and fewer of them will do
+MOST_FAR_VERSIONS = 8
+LONGEST_WALK = 8  # versions; further apart, a binomial is cheaper computed anew than walked to
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +163,7 @@ def mixed_row_staleness(
     if not versions or versions[0][0] < 0:
         raise ValueError("row staleness needs a histogram of version staleness >= 0")
     total = sum(mass for _, mass in versions)
-    mass_of = {v: mass / total for v, mass in versions}
+    mass_of = _thinned({v: mass / total for v, mass in versions})
     most = versions[-1][0]
     touch, weight = _touch_groups(features, most)
     cold = touch * most <= COLD_MEAN
@@ -168,6 +172,27 @@ def mixed_row_staleness(
         if chosen.any():
             masses[:columns] += _binomial_mixture(touch[chosen], weight[chosen], mass_of, columns)
     return {int(value): float(masses[value]) for value in np.nonzero(masses > LEAST_MASS)[0]}
+
+
+def _thinned(mass_of: Mapping[int, float]) -> Mapping[int, float]:
+    """Return a distribution over few values: parts of about equal mass, each on the two integers around its mean, which stays exact.
+
+    Version staleness of a thousand ranks has thousands of values; binomials of neighbours hardly differ.
+    """
+    parts = MOST_VERSIONS if max(mass_of) <= FAR_VERSIONS else MOST_FAR_VERSIONS
+    if len(mass_of) <= 2 * parts:
+        return mass_of
+    values, masses = np.array(list(mass_of), dtype=np.float64), np.array(list(mass_of.values()))
+    part = np.minimum((np.cumsum(masses) - 0.5 * masses) * parts, parts - 1).astype(np.int64)
+    mass = np.bincount(part, weights=masses, minlength=parts)
+    held = mass > 0
+    mean = np.bincount(part, weights=masses * values, minlength=parts)[held] / mass[held]
+    thinned: dict[int, float] = {}
+    for centre, weight in zip(mean.tolist(), mass[held].tolist(), strict=True):
+        low = int(centre)
+        thinned[low] = thinned.get(low, 0.0) + weight * (low + 1 - centre)
+        thinned[low + 1] = thinned.get(low + 1, 0.0) + weight * (centre - low)
+    return {value: thinned[value] for value in sorted(thinned) if thinned[value] > 0.0}
 
 
 def _touch_groups(features: Sequence[tuple[Popularity, float, float]], most: int) -> tuple[FloatArray, FloatArray]:
@@ -199,19 +224,21 @@ def _touch_groups(features: Sequence[tuple[Popularity, float, float]], most: int
 def _binomial_mixture(touch: FloatArray, weight: FloatArray, mass_of: Mapping[int, float], columns: int) -> FloatArray:
     """Return sum over groups and V of weight * mass_of[V] * Binomial(V, touch), first `columns` values [K].
 
-    Walks V up from its least value: Binomial(V + 1, q) is Binomial(V, q) shifted by one with probability q.
+    Walks V up from one value to the next: Binomial(V + 1, q) is Binomial(V, q) shifted by one with probability q.
     """
-    least, most = min(mass_of), max(mass_of)
     q = touch[:, None]
-    pmf = _binomial(least, touch, columns)
     masses = np.zeros(columns)
-    for versions in range(least, most + 1):
-        if versions in mass_of:
-            masses += mass_of[versions] * (weight @ pmf)
-        reached = pmf[:, : versions + 2]  # no more successes than trials
-        shifted = reached * q
-        reached -= shifted
-        reached[:, 1:] += shifted[:, : reached.shape[1] - 1]
+    trials = -1
+    for versions, mass in sorted(mass_of.items()):
+        if trials < 0 or versions - trials > LONGEST_WALK:
+            trials, pmf = versions, _binomial(versions, touch, columns)
+        while trials < versions:
+            trials += 1
+            reached = pmf[:, : trials + 1]  # no more successes than trials
+            shifted = reached * q
+            reached -= shifted
+            reached[:, 1:] += shifted[:, : reached.shape[1] - 1]
+        masses += mass * (weight @ pmf)
     return masses
 
 

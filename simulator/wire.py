@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from simulator.engine import Callback, Engine
-from simulator.hardware import Cluster, transfer_s
+from simulator.hardware import Cluster
 from simulator.network.flows import FlowNetwork
 
 _MOST_SMALL = 0.95  # of a card's rate that small messages take from bulk
@@ -83,10 +83,15 @@ class FifoWire:
     ) -> None:
         """Carry a message that is ready at `at_s`, and call `then(*args)`."""
         sender, receiver = self._nics[source[0]][source[1]], self._nics[target[0]][target[1]]
-        arrived_s = transfer_s(sender.tx, receiver.rx, at_s, size_bytes, latency_s)
+        now_s, busy_s = self._engine.now_s, sender.tx.busy_until_s
+        first_byte_s = (at_s if at_s > busy_s else busy_s) + latency_s
+        arrived_s = sender.tx.send(at_s, size_bytes) + latency_s
+        received_s = receiver.rx.book(now_s, first_byte_s, size_bytes)  # it cuts through
+        if received_s > arrived_s:
+            arrived_s = received_s
         for pipe in self._pipes.get((source[0], target[0]), ()):
             arrived_s = max(arrived_s, pipe.send(at_s, size_bytes) + latency_s)
-        self._engine.call_later(arrived_s - self._engine.now_s, then, *args)
+        self._engine.call_later(arrived_s - now_s, then, *args)
 
     def send_bulk(
         self,
