@@ -42,13 +42,14 @@ class BrokenLaw(AssertionError):
 class _Process:
     """One schedule with its place in the cluster, and when its timer runs out."""
 
-    __slots__ = ("handle", "index", "role", "schedule", "wake_s")
+    __slots__ = ("handle", "index", "next_timer_s", "role", "schedule", "wake_s")
 
     def __init__(self, role: str, index: int, schedule: Schedule) -> None:
         self.role = role
         self.index = index
         self.schedule = schedule
         self.handle = schedule.handle
+        self.next_timer_s = schedule.next_timer_s
         self.wake_s = inf
 
 
@@ -194,7 +195,7 @@ class Simulation:
             self._check(process.schedule, index, commands)
         for command in commands:
             hands[type(command)](index, command)
-        due_s = process.schedule.next_timer_s()
+        due_s = process.next_timer_s()
         if due_s is not None and due_s < process.wake_s:
             self._set_timer(process, due_s)
 
@@ -207,7 +208,7 @@ class Simulation:
         if wake_s != process.wake_s:  # an earlier one was set after it
             return
         process.wake_s = inf
-        due_s = process.schedule.next_timer_s()
+        due_s = process.next_timer_s()
         if due_s is None:
             return
         if due_s <= self._engine.now_s:

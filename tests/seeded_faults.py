@@ -197,8 +197,8 @@ FAULTS = [
     Fault(
         name="the digest ignores commands",
         path="persia/schedule/log.py",
-        good="        for word in (event, *commands):",
-        bad="        for word in (event,):",
+        good="        for command in commands:\n            code,",
+        bad="        for command in ():\n            code,",
         tests=LOG,
     ),
     Fault(

@@ -74,13 +74,17 @@ class DigestLog:
     def record(self, time_s: float, role: str, index: int, event: Event, commands: Sequence[Command]) -> None:
         """Fold one entry into the digest."""
         numbers = self._numbers
-        numbers += (time_s, _ROLE_CODES[role], index)
-        for word in (event, *commands):
-            code, read_one, read_all = _READERS[type(word)]
+        code, read_one, read_all = _READERS[type(event)]
+        if read_one is not None:
+            numbers += (time_s, _ROLE_CODES[role], index, code, read_one(event))
+        else:
+            numbers += (time_s, _ROLE_CODES[role], index, code, *read_all(event))
+        for command in commands:
+            code, read_one, read_all = _READERS[type(command)]
             if read_one is not None:
-                numbers += (code, read_one(word))
+                numbers += (code, read_one(command))
             else:
-                numbers += (code, *read_all(word))
+                numbers += (code, *read_all(command))
         numbers.append(-1.0)
         self.entries += 1
         if len(numbers) > _FOLD_EVERY:
