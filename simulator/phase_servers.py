@@ -91,12 +91,16 @@ class PhaseServers:
     @property
     def busy_s(self) -> float:
         """Return the core-seconds used by all servers so far."""
-        return float(self._totals[1] @ self._lookups_of + self._totals[4] @ self._updates_of)
+        return self._given_out(1, self._lookups_of) + self._given_out(4, self._updates_of)
+
+    def _given_out(self, row: int, counts: Sequence[int]) -> float:
+        """Return the seconds of one kind of work over all draws; no BLAS, whose last bit depends on its threads."""
+        return float(np.sum(self._totals[row] * counts))
 
     def nic_busy_s(self) -> tuple[float, float]:
         """Return the card-seconds used by the servers' messages so far: outgoing, incoming."""
-        received_s = self._totals[0] @ self._lookups_of + self._totals[3] @ self._updates_of
-        return float(self._totals[2] @ self._lookups_of), float(received_s)
+        received_s = self._given_out(0, self._lookups_of) + self._given_out(3, self._updates_of)
+        return self._given_out(2, self._lookups_of), received_s
 
     def lookup(self, worker: int, batch: int) -> None:
         """Ask every server for its part of the batch's rows; the worker hears when the last is here."""

@@ -114,7 +114,7 @@ def _touch(probability: FloatArray, draws: float) -> FloatArray:
 def _expected_unique(popularity: Popularity, draws: float) -> float:
     """Return the cached sum behind `Popularity.expected_unique`."""
     rows, touched = popularity.touch_probability(draws)
-    return float(rows @ touched)
+    return _dot(rows, touched)
 
 
 @lru_cache(maxsize=1024)
@@ -126,17 +126,22 @@ def _lru_hit_rate(popularity: Popularity, capacity_rows: float) -> float:
         return 1.0
     groups = _groups(popularity)
     low = high = float(capacity_rows)  # t >= capacity, because 1 - exp(-x) <= x
-    while float(groups.rows @ -np.expm1(-groups.probability * high)) < capacity_rows:
+    while _dot(groups.rows, -np.expm1(-groups.probability * high)) < capacity_rows:
         high *= 4.0
     for _ in range(60):
         middle = np.sqrt(low * high)
-        if float(groups.rows @ -np.expm1(-groups.probability * middle)) < capacity_rows:
+        if _dot(groups.rows, -np.expm1(-groups.probability * middle)) < capacity_rows:
             low = middle
         else:
             high = middle
         if high <= low * (1.0 + 1e-12):
             break
-    return float((groups.rows * groups.probability) @ -np.expm1(-groups.probability * low))
+    return _dot(groups.rows * groups.probability, -np.expm1(-groups.probability * low))
+
+
+def _dot(a: FloatArray, b: FloatArray) -> float:
+    """Return sum(a b) without BLAS, whose last bit depends on its number of threads, and with it a simulation's digest."""
+    return float(np.sum(a * b))
 
 
 def mixed_row_staleness(

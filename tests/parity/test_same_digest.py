@@ -53,16 +53,16 @@ def test_modes_and_fidelities_do_not_share_a_digest() -> None:
     assert len(set(digests)) == len(digests)
 
 
-def test_the_digest_does_not_depend_on_how_python_hashes() -> None:
+def test_the_digest_depends_neither_on_how_python_hashes_nor_on_the_threads_of_blas() -> None:
     started = [
         subprocess.Popen(
             [sys.executable, "-c", PROGRAM],
             cwd=ROOT,
-            env=persia_environment({"PYTHONHASHSEED": hash_seed}),
+            env=persia_environment({"PYTHONHASHSEED": hash_seed, "OPENBLAS_NUM_THREADS": threads}),
             stdout=subprocess.PIPE,
             text=True,
         )
-        for hash_seed in ("0", "4242")
+        for hash_seed, threads in (("0", "1"), ("4242", "2"))
     ]
     outputs = [process.communicate(timeout=100)[0].split() for process in started]
     assert outputs[0] == outputs[1] == [run(mode, fidelity).digest for mode, fidelity in HASHED]
