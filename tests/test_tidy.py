@@ -358,7 +358,7 @@ def test_no_file_names_a_folder_of_one_machine() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "names_one"), [("see /home/ann/x", True), ("'/work/main'", True), ("a/home/page", False), ("and/or", False)]
+    ("line", "names_one"), [("see /home/ann/x", True), ("'/opt/thing'", True), ("a/home/page", False), ("and/or", False)]
 )
 def test_machine_path_pattern(line: str, names_one: bool) -> None:
     assert bool(MACHINE_PATH.search(line)) is names_one
