@@ -41,7 +41,7 @@ class Recorder:
         self.version: list[int] = []  # one per update (phase fidelity) or per update and server
         self.in_flight: list[int] = []  # one per lookup
         self.parts = [0.0] * len(PARTS)  # rank-seconds, cumulative
-        self.latency_sums = [0.0] * 6  # lookup, push, barrier: seconds and counts, cumulative
+        self.latency_sums = [0.0] * 4  # lookup, push: seconds and counts, cumulative
         self.step_end_s: list[float] = []
         self.trained = 0  # batches through the dense part
         self.spans: list[Span] = []

@@ -265,7 +265,7 @@ def step_parts(window: Window, simulation: Simulation, header: Header) -> list[S
 
 def mean_latency(window: Window) -> dict[str, float]:
     """Return the mean seconds of a lookup and of a push, as a rank sees them."""
-    lookup_s, lookups, push_s, pushes, *_ = window.latency
+    lookup_s, lookups, push_s, pushes = window.latency
     return {"lookup": lookup_s / max(1.0, lookups), "push": push_s / max(1.0, pushes)}
 
 
