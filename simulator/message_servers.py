@@ -12,6 +12,7 @@ import numpy as np
 
 from persia.schedule import messages as m
 from persia.schedule.server import ServerSchedule
+from persia.schedule.staleness import VersionStaleness
 from simulator.costs import BatchCosts
 from simulator.engine import Engine
 from simulator.hardware import Cluster
@@ -68,7 +69,7 @@ class MessageServers:
         self._share = share.tolist()
         self._lookup_s = ((share * costs.server_lookup_s + costs.server_request_s) * cpu).tolist()
         self._update_s = ((share * costs.server_update_s + costs.server_request_s) * cpu).tolist()
-        self._version_at: dict[tuple[int, int], int] = {}
+        self._staleness = [VersionStaleness() for _ in schedules]
         self.busy_s = 0.0
         self._lookups = 0
         self._updates = 0
@@ -133,7 +134,7 @@ class MessageServers:
 
     def _serve_lookup(self, server: int, command: m.ServeLookup) -> None:
         batch = command.batch
-        self._version_at[batch, server] = self._schedules[server].version
+        self._staleness[server].looked_up(batch, self._schedules[server].version)
         service_s = self._lookup_s[batch % DRAWS][server]
         self.busy_s += service_s
         self._lookups += 1
@@ -165,7 +166,9 @@ class MessageServers:
 
     def _update_applied(self, server: int, batches: tuple[int, ...]) -> None:
         for batch in batches:
-            self._recorder.version.append(self._schedules[server].version - self._version_at.pop((batch, server)))
+            version = self._staleness[server].updated(batch, self._schedules[server].version)
+            assert version is not None  # no simulated server forgets a lookup
+            self._recorder.version.append(version)
             self._updates += 1
         for batch in batches:
             self._tell_server(server, m.UpdateApplied(batch))

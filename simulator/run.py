@@ -11,13 +11,13 @@ from typing import Any, TextIO
 import numpy as np
 
 from persia.scenario import Scenario, load_catalog, load_profile, load_scenario, scenario_digest
+from persia.scenario.limits import run_header
 from persia.schedule.log import DigestLog, FileLog, Header
 from persia.schedule.modes import Mode
 from simulator.bottleneck import Evidence, find_bottleneck
 from simulator.check import assumptions, check
 from simulator.engine import new_engine
 from simulator.hardware import Cluster
-from simulator.limits import run_header
 from simulator.popularity import Popularity, mixed_row_staleness
 from simulator.price import cost, cross_zone_bytes_per_batch
 from simulator.recorder import CUT_EVERY, Window
@@ -103,7 +103,11 @@ def _run_once(
     began_s = time.perf_counter()
     catalog, profile = load_catalog(), load_profile(scenario.simulation.profile)
     cluster = Cluster(scenario, catalog, profile)
-    header = run_header(scenario, cluster)
+    header = run_header(
+        scenario,
+        server_threads=cluster.tiers["parameter_server"].threads_per_process,
+        worker_threads=cluster.tiers["embedding_worker"].threads_per_process,
+    )
     log = DigestLog() if log_file is None else FileLog(log_file, header)
     engine = new_engine(scenario.simulation.engine)
     simulation = Simulation(

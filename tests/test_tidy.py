@@ -30,7 +30,7 @@ ARROWS: dict[str, frozenset[str]] = {
     "persia.cli": frozenset({"persia", "persia.commands"}),
     "persia.commands": frozenset({"persia", "persia.scenario", "persia.trace", "persia.runtime", "reports", "simulator"}),
     "persia.schedule": frozenset(),
-    "persia.scenario": frozenset({"scenarios"}),
+    "persia.scenario": frozenset({"persia.schedule", "scenarios"}),
     "persia.trace": frozenset(),
     "persia.embedding": frozenset({"persia.embedding.placement"}),
     "persia.embedding.placement": frozenset(),

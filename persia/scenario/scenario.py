@@ -42,11 +42,15 @@ class Scenario(Part):
         """Return every tier with its name, in the order of TIER_NAMES."""
         return tuple((name, self.tier(name)) for name in TIER_NAMES)
 
+    def processes(self, name: str) -> int:
+        """Return the number of processes of a tier; raises KeyError."""
+        tier = self.tier(name)
+        return tier.count * tier.processes_per_machine
+
     @property
     def ranks(self) -> int:
         """Return the number of NN-worker processes."""
-        tier = self.cluster.tiers.nn_worker
-        return tier.count * tier.processes_per_machine
+        return self.processes("nn_worker")
 
     @property
     def features(self) -> tuple[Feature, ...]:
