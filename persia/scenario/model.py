@@ -19,6 +19,7 @@ from persia.scenario.base import (
     PositiveReal,
     Quantity,
     Text,
+    Window,
 )
 from persia.scenario.units import COUNT, REAL
 
@@ -144,6 +145,17 @@ class Data(Part):
         default="synthetic", description="synthetic draws IDs from the features' popularity; the others read files.", examples=["synthetic"]
     )
     path: Text | None = Field(default=None, description="File or folder of a data set; null for synthetic.", examples=["data/adult"])
+    held_out_samples: Count = Field(
+        default=20_000, description="At most so many samples are never trained, and evaluated: AUC, log-loss.", examples=[20_000]
+    )
+    on_bad_row: Literal["error", "skip"] = Field(
+        default="error", description="Whether a row of a file that is not as it should be ends the run or is left out.", examples=["skip"]
+    )
+    distinct_batches: Window | None = Field(
+        default=None,
+        description="Draw so many synthetic batches and repeat them, so that drawing costs nothing; null draws every batch.",
+        examples=[16],
+    )
 
 
 class Workload(Part):
@@ -154,6 +166,9 @@ class Workload(Part):
     )
     samples: PositiveCount = Field(description="Samples to train in all.", examples=["44 million"])
     data: Data = Field(default_factory=Data, description="Where the samples come from.")
+    evaluate_every_steps: Count = Field(
+        default=0, description="Steps between evaluations on the held-out samples; 0 evaluates at the end only.", examples=[1000]
+    )
 
 
 class Assumption(Part):

@@ -16,6 +16,9 @@ from persia.scenario.shape import look, parse_path
 if TYPE_CHECKING:
     from persia.scenario.scenario import Scenario
 
+# Kind of a data set that is read from files -> its categorical and its dense features, as in persia.data.
+FILE_FEATURES: dict[str, tuple[int, int]] = {"criteo-tsv": (26, 13), "adult": (8, 5)}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broken:
@@ -150,6 +153,23 @@ def data_has_path(scenario: Scenario) -> Iterator[Broken]:
     if data.kind == "synthetic" and data.path is not None:
         message = f"a path ({shown(data.path)}) for synthetic data, which reads no file; expected null"
         yield Broken(path=("workload", "data", "path"), message=message, remedy="Remove it, or set kind to criteo-tsv or adult.")
+    if data.kind != "synthetic" and data.distinct_batches is not None:
+        message = f"distinct_batches for data of kind {data.kind}, which is read from files; expected null"
+        yield Broken(path=("workload", "data", "distinct_batches"), message=message, remedy="Remove it, or set kind to synthetic.")
+
+
+def files_fit_model(scenario: Scenario) -> Iterator[Broken]:
+    """A data set that is read from files has the features of the model."""
+    model, kind = scenario.model, scenario.workload.data.kind
+    if kind not in FILE_FEATURES:
+        return
+    wanted_ids, wanted_numbers = FILE_FEATURES[kind]
+    if model.feature_count != wanted_ids:
+        message = f"{model.feature_count} categorical features; expected {wanted_ids}, which data of kind {kind} has"
+        yield Broken(path=("model", "features"), message=message, remedy="Change model.features[].count, or workload.data.kind.")
+    if model.dense.dense_features != wanted_numbers:
+        message = f"{model.dense.dense_features} dense features; expected {wanted_numbers}, which data of kind {kind} has"
+        yield Broken(path=("model", "dense", "dense_features"), message=message, remedy="Change it, or workload.data.kind.")
 
 
 def links_join_known_places(scenario: Scenario) -> Iterator[Broken]:
@@ -214,6 +234,7 @@ RULES: tuple[Rule, ...] = (
     slow_machines_exist,
     features_fit_dense,
     data_has_path,
+    files_fit_model,
     links_join_known_places,
     zones_in_region,
     profile_known,

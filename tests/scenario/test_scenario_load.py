@@ -146,7 +146,9 @@ def test_many_broken_rules_are_counted(folder: Path) -> None:
         ("name=no", ("name",), "no"),
         ("description=a=b", ("description",), "a=b"),
         ("cluster.machine_types.laptop.nic=10Gbps", ("cluster", "machine_types", "laptop", "nic"), 10e9),
-        ("workload.data={kind: adult, path: data/adult}", ("workload", "data", "path"), "data/adult"),
+        ("workload.data={kind: criteo-tsv, path: data/day_0.gz}", ("workload", "data", "path"), "data/day_0.gz"),
+        ("workload.data.held_out_samples=50 thousand", ("workload", "data", "held_out_samples"), 50_000),
+        ("workload.evaluate_every_steps=100", ("workload", "evaluate_every_steps"), 100),
     ],
 )
 def test_overrides(override: str, path: tuple[str | int, ...], value: object) -> None:
