@@ -156,6 +156,39 @@ def simulate(
 
 
 @verb
+def train(
+    source: Annotated[str | None, typer.Argument(metavar="SCENARIO", help="A YAML file, or the name of a packaged scenario.")] = None,
+    overrides: Overrides = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Steps to train; without it, as many as the scenario's samples make.")
+    ] = None,
+    seed: Seed = None,
+    scale: Annotated[str | None, typer.Option("--scale", metavar="laptop", help="Train a small scenario derived from this one.")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", metavar="DIR", help="Go on with this run from its last checkpoint.")] = None,
+    device: Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="Where the dense network is trained.")] = "cpu",
+    compress: Annotated[bool, typer.Option("--lz4", help="Compress what travels between processes.")] = False,
+    save: Annotated[bool, typer.Option("--save/--no-save", help="Write the trained model when the run ends.")] = True,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> ExitCode:
+    """Train a scenario for real on this machine, with the simulator's scheduling code."""
+    from persia.commands import train as command
+
+    return command.run(
+        source=source,
+        overrides=[*(overrides or ()), *([] if seed is None else [f"simulation.seed={seed}"])],
+        steps=steps,
+        scale=scale,
+        resume=resume,
+        out=out,
+        device=device,
+        compress=compress,
+        save=save,
+        as_json=as_json,
+    )
+
+
+@verb
 def validate(
     published: Annotated[bool, typer.Option("--published", help="Compare with the published throughput of the original system.")] = False,
     as_json: AsJson = False,

@@ -190,6 +190,12 @@ def measured(step_end_s: Sequence[float], samples_per_step: float) -> tuple[int,
     return warmup + 1, throughput_interval(step_end_s[warmup:], samples_per_step)
 
 
+def step_time(step_end_s: Sequence[float]) -> StepTime:
+    """Return the quantiles of the time between steps that end at these times, at least two."""
+    p50, p95, p99 = (float(value) for value in np.quantile(np.diff(np.asarray(step_end_s)), (0.5, 0.95, 0.99)))
+    return StepTime(p50=p50, p95=p95, p99=p99)
+
+
 def _result(
     scenario: Scenario, seed: int, simulation: Simulation, header: Header, digest: str, events: int, now_s: float, began_s: float
 ) -> SimulationResult:
@@ -202,8 +208,6 @@ def _result(
     lane_s = float(sum(window.parts.values())) - window.parts["waiting for embeddings"]
     used = utilisation(window.busy, window.seconds, lane_s, cluster, batch, profile)
     latency = mean_latency(window)
-    gaps_s = np.diff(recorder.step_end_s[warmup - 1 :])
-    p50, p95, p99 = (float(value) for value in np.quantile(gaps_s, (0.5, 0.95, 0.99)))
     report = check(scenario)
     batches_per_s = throughput.mean / scenario.workload.batch_size
     egress = cross_zone_bytes_per_batch(scenario, batch) * batches_per_s
@@ -220,7 +224,7 @@ def _result(
         steps=len(recorder.step_end_s),
         warmup_steps=warmup,
         throughput=Throughput(samples_per_s=throughput),
-        step_time_s=StepTime(p50=p50, p95=p95, p99=p99),
+        step_time_s=step_time(recorder.step_end_s[warmup - 1 :]),
         staleness=_staleness(scenario, window, simulation.servers_weight),
         utilisation=used,
         bottleneck=find_bottleneck(

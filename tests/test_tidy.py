@@ -96,6 +96,10 @@ BANNED_MODULES = frozenset({"random", "pickle", "marshal", "shelve", "dill", "cl
 # Where a function may import, and why.
 LATE_IMPORTS: dict[str, tuple[str, ...]] = {
     "persia/cli.py": ("",),  # a verb imports its own world only, so that `persia check` starts fast
+    # torch takes seconds to import: only a rank waits for it, and a coordinator of several
+    "persia/runtime/node.py": ("persia.runtime.make_",),
+    "persia/runtime/coordinator.py": ("persia.runtime.rendezvous",),
+    "persia/commands/train.py": ("persia.runtime.rendezvous",),
     "simulator/__init__.py": ("simulator.run",),  # a check waits for no engine
     "simulator/network/topology.py": ("networkx",),  # nor for a graph library: the map is drawn for a report only
     "reports/": ("matplotlib",),  # takes longer to import than a small report takes to write

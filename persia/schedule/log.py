@@ -157,10 +157,12 @@ class FileLog:
 
     __slots__ = ("_digest", "_file")
 
-    def __init__(self, file: TextIO, header: Header) -> None:
+    def __init__(self, file: TextIO, header: Header | None) -> None:
+        """Begin a file with `header`, or go on with one that has it already (None)."""
         self._file = file
         self._digest = DigestLog()
-        file.write(json.dumps(header.to_json()) + "\n")
+        if header is not None:
+            file.write(json.dumps(header.to_json()) + "\n")
 
     def record(self, time_s: float, role: str, index: int, event: Event, commands: Sequence[Command]) -> None:
         """Write one entry; the time is written so that it reads back exactly."""

@@ -1,0 +1,1 @@
+"""The real system: processes, transport and the driver loops that carry out what the schedules decide."""

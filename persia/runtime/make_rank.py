@@ -1,0 +1,36 @@
+"""An NN worker's process: the only one that imports torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from torch._C._distributed_c10d import PrefixStore, TCPStore
+
+from persia.runtime.checkpoint import Checkpoint, read_dense
+from persia.runtime.evaluation import Evaluation
+from persia.runtime.node import Context, Made
+from persia.runtime.rank import Rank
+from persia.runtime.trainer import Trainer
+from persia.schedule.modes import Reduction
+from persia.schedule.rank import RankSchedule
+
+
+def make(context: Context) -> Made:
+    """Return the rank: its dense model built or restored, the other ranks met."""
+    plan, session = context.plan, context.session
+    trainer = Trainer(plan, context.index, session.device)
+    if session.restore is not None:
+        trainer.load(read_dense(Checkpoint.of(Path(session.restore))))
+    if session.store is not None and plan.ranks > 1:
+        host, _, port = session.store.rpartition(":")
+        if host in ("127.0.0.1", "localhost"):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        store = TCPStore(host, int(port), is_master=False)
+        trainer.join(PrefixStore(Path(session.attempt).name, store), context.index)
+    schedule = RankSchedule(plan.header.rank, context.index, session.first_step)
+    driver = context.driver(schedule)
+    evaluation = Evaluation(driver, plan, context.data)
+    rank = Rank(driver, schedule, plan, context.records, trainer, Path(session.checkpoints), evaluation)
+    ready = rank.fetch_parameters if plan.header.rank.reduction is Reduction.NONE else None
+    return Made(driver=driver, role=rank, ready=ready)

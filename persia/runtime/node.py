@@ -1,0 +1,216 @@
+"""One process of a run: opens its inbox, makes its role, serves until it is told to stop.
+
+`python -m persia.runtime.node SESSION.json ROLE INDEX LIFE` is what the coordinator starts; LIFE counts restarts from 0.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from persia.data import DataError, DataSet, open_data
+from persia.runtime.checkpoint import CheckpointError
+from persia.runtime.driver import Action, Clock, Driver, Listener, Role
+from persia.runtime.plan import Plan, make_plan
+from persia.runtime.records import Records, log_path, open_log
+from persia.runtime.session import ROLES, Session
+from persia.runtime.transport import Kind, Mailbox, Message
+from persia.scenario import ScenarioError, load_scenario
+from persia.schedule.log import Schedule, new_schedule
+from persia.schedule.messages import Command, Event, Restarted
+
+_STATS_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What every role is made from."""
+
+    session: Session
+    plan: Plan
+    role: str
+    index: int
+    life: int
+    mailbox: Mailbox
+    clock: Clock
+    records: Records
+
+    @property
+    def state(self) -> Path:
+        """Return the folder in which this process keeps what outlives it."""
+        folder = Path(self.session.state) / f"{self.role}-{self.index}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @property
+    def log_path(self) -> Path:
+        """Return the file of this process's event log."""
+        return log_path(Path(self.session.attempt), self.role, self.index)
+
+    def driver(self, schedule: Schedule) -> Driver:
+        """Return a driver of the schedule, with its event log open."""
+        log, log_file = open_log(self.log_path, self.plan.header)
+        return Driver(
+            schedule=schedule, role=self.role, index=self.index, log=log, log_file=log_file, mailbox=self.mailbox, clock=self.clock
+        )
+
+    def schedule(self) -> Schedule:
+        """Return the schedule as the run begins it."""
+        return new_schedule(self.plan.header, self.role, self.index)
+
+    def data(self) -> DataSet:
+        """Open the data set."""
+        return open_run_data(self.plan)
+
+
+def open_run_data(plan: Plan) -> DataSet:
+    """Return the scenario's data set; raises DataError."""
+    scenario = plan.scenario
+    data = scenario.workload.data
+    return open_data(
+        kind=data.kind,
+        path=data.path,
+        batch_size=plan.batch_size,
+        groups=plan.data_groups(),
+        dense_features=scenario.model.dense.dense_features,
+        seed=plan.seed,
+        held_out_samples=data.held_out_samples,
+        on_bad_row=data.on_bad_row,
+        distinct_batches=data.distinct_batches,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A role ready to serve: its driver, what comes first after START, what a process that came back is told first."""
+
+    driver: Driver
+    role: Role
+    first: tuple[Event, ...] = ()
+    restarted: Restarted | None = None  # Restarted(0), unless the number matters
+    ready: Callable[[], None] | None = None  # sends READY itself, later
+    close: Callable[[], None] = lambda: None
+
+
+class _Reporting:
+    """A role that also hears START and STOP, and reports its counts every second."""
+
+    def __init__(self, context: Context, made: Made) -> None:
+        self._context = context
+        self._made = made
+        self._due_s = 0.0
+
+    def actions(self) -> Mapping[type[Command], Action]:
+        """Return the role's."""
+        return self._made.role.actions()
+
+    def listeners(self) -> Mapping[Kind, Listener]:
+        """Return the role's and the two that all have."""
+        return {**self._made.role.listeners(), Kind.START: self._start, Kind.STOP: self._stop}
+
+    def posted(self, item: object) -> None:
+        """Pass it on."""
+        self._made.role.posted(item)
+
+    def tick(self, now_s: float) -> float | None:
+        """Let the role look, and report."""
+        if now_s >= self._due_s:
+            self._due_s = now_s + _STATS_S
+            self._report(Kind.PROGRESS)
+        due_s = self._made.role.tick(now_s)
+        return self._due_s if due_s is None else min(due_s, self._due_s)
+
+    def _start(self, message: Message) -> None:
+        if self._made.first:
+            self._made.driver.tell(*self._made.first)
+
+    def _stop(self, message: Message) -> None:
+        self._report(Kind.STATS)
+        self._made.driver.stop()
+
+    def _report(self, kind: Kind) -> None:
+        payload = {**self._context.records.to_json(), "life": self._context.life, "unsent": self._context.mailbox.unsent}
+        self._context.mailbox.send("coordinator", 0, kind, -1, payload=payload)
+
+
+def serve(session: Session, role: str, index: int, life: int) -> None:
+    """Take part in a run as one process, until told to stop or until the parent process is gone.
+
+    Raises:
+        DataError, ScenarioError, CheckpointError: the user's mistake.
+        OSError: a folder or an endpoint that cannot be used.
+    """
+    plan = make_plan(load_scenario(session.scenario), first_step=session.first_step)
+    mailbox = Mailbox(
+        endpoint=session.endpoints[role][index], role=role, index=index, token=bytes.fromhex(session.token), compress=session.compress
+    )
+    for peer, endpoints in session.endpoints.items():
+        for number, endpoint in enumerate(endpoints):
+            mailbox.connect(peer, number, endpoint)
+    clock = Clock(session.began_at_s)
+    records = Records(Path(session.attempt), role=role, index=index, scenario=plan.scenario.name, clock=clock)
+    context = Context(session=session, plan=plan, role=role, index=index, life=life, mailbox=mailbox, clock=clock, records=records)
+    try:
+        made = _make(context)
+        if life:
+            _say_hello(context)
+        if made.ready is None:
+            mailbox.send("coordinator", 0, Kind.READY)
+        else:
+            made.ready()
+        made.driver.run(_Reporting(context, made), first=(made.restarted or Restarted(0)) if life else None)
+        made.close()
+    except (DataError, ScenarioError, CheckpointError, OSError) as error:
+        mailbox.send("coordinator", 0, Kind.FAILED, payload={"error": type(error).__name__, "message": str(error)})
+        raise
+    finally:
+        records.close()
+        mailbox.close()
+
+
+def _make(context: Context) -> Made:
+    """Return the role; torch is imported by the ranks only, for it takes longer than a restart may."""
+    match context.role:
+        case "loader":
+            from persia.runtime.make_loader import make
+        case "embedding_worker":
+            from persia.runtime.make_worker import make
+        case "parameter_server":
+            from persia.runtime.make_server import make
+        case "nn_worker":
+            from persia.runtime.make_rank import make
+        case _:
+            raise ValueError(f"unknown role {context.role!r}: one of {', '.join(ROLES)}")
+    return make(context)
+
+
+def _say_hello(context: Context) -> None:
+    """Tell everyone that what this process was asked is lost."""
+    for role, endpoints in context.session.endpoints.items():
+        for index in range(len(endpoints)):
+            if (role, index) != (context.role, context.index):
+                context.mailbox.send(role, index, Kind.HELLO, context.life)
+
+
+def main(arguments: list[str]) -> int:
+    """Run one process; return its exit code."""
+    session_path, role, index, life = arguments
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's, which tells everyone to stop
+    logging.basicConfig(level=logging.WARNING, format=f"{role} {index}: %(message)s", stream=sys.stderr)
+    try:
+        serve(Session.read(Path(session_path)), role, int(index), int(life))
+    except (DataError, ScenarioError, CheckpointError, OSError) as error:
+        sys.stderr.write(f"{role} {index}: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    _code = main(sys.argv[1:])
+    sys.stderr.flush()
+    os._exit(_code)  # at once: a training thread may still wait for a rank that is gone
