@@ -168,6 +168,13 @@ def train(
     device: Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="Where the dense network is trained.")] = "cpu",
     compress: Annotated[bool, typer.Option("--lz4", help="Compress what travels between processes.")] = False,
     save: Annotated[bool, typer.Option("--save/--no-save", help="Write the trained model when the run ends.")] = True,
+    rendezvous: Annotated[
+        str | None, typer.Option("--rendezvous", metavar="HOST:PORT", help="Host a rendezvous there, so that other hosts may take part.")
+    ] = None,
+    bind: Annotated[str, typer.Option("--bind", metavar="ADDRESS", help="With --rendezvous: where others reach this host.")] = "127.0.0.1",
+    elsewhere: Annotated[
+        list[str] | None, typer.Option("--elsewhere", metavar="ROLE:INDEX", help="A process that `persia node` starts; may be repeated.")
+    ] = None,
     out: Out = None,
     as_json: AsJson = False,
 ) -> ExitCode:
@@ -184,8 +191,53 @@ def train(
         device=device,
         compress=compress,
         save=save,
+        rendezvous=rendezvous,
+        bind=bind,
+        elsewhere=elsewhere or (),
         as_json=as_json,
     )
+
+
+@verb
+def replay(
+    place: Annotated[
+        Path, typer.Argument(metavar="LOGDIR", help="The directory of a simulated or a real run, a folder of its logs, or one log.")
+    ],
+    as_json: AsJson = False,
+) -> ExitCode:
+    """Feed a run's event logs to the scheduling code again; exit 1 where it would decide otherwise."""
+    from persia.commands import replay as command
+
+    return command.run(place=place, as_json=as_json)
+
+
+@verb
+def trace(
+    place: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a simulated or a real run.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="The file to write; it must not exist.")] = Path("trace.json"),
+    attempt: Annotated[
+        int | None, typer.Option("--attempt", metavar="N", min=1, help="Which attempt of a real run; without it, the last.")
+    ] = None,
+) -> ExitCode:
+    """Write a run's timeline for Perfetto (https://ui.perfetto.dev)."""
+    from persia.commands import trace as command
+
+    return command.run(place=place, out=out, attempt=attempt)
+
+
+@verb
+def node(
+    source: Source,
+    role: Annotated[str, typer.Option("--role", metavar="ROLE", help="loader, embedding-worker, parameter-server or nn-worker.")],
+    rendezvous: Annotated[str, typer.Option("--rendezvous", metavar="HOST:PORT", help="Where `persia train --rendezvous` waits.")],
+    index: Annotated[int, typer.Option("--index", min=0, help="Which process of the role, from 0.")] = 0,
+    bind: Annotated[str, typer.Option("--bind", metavar="ADDRESS", help="The address at which others reach this process.")] = "127.0.0.1",
+    out: Out = None,
+) -> ExitCode:
+    """Take part, as one role, in a run that spans hosts or network namespaces."""
+    from persia.commands import node as command
+
+    return command.run(source=source, role=role, index=index, rendezvous=rendezvous, bind=bind, out=out)
 
 
 @verb

@@ -28,16 +28,18 @@ ARROWS: dict[str, frozenset[str]] = {
     "persia": frozenset(),
     "persia.__main__": frozenset({"persia.cli"}),
     "persia.cli": frozenset({"persia", "persia.commands"}),
-    "persia.commands": frozenset({"persia", "persia.scenario", "persia.trace", "persia.runtime", "reports", "simulator"}),
+    "persia.commands": frozenset({"persia", "persia.scenario", "persia.trace", "persia.replaying", "persia.runtime", "reports", "simulator"}),
     "persia.schedule": frozenset(),
     "persia.scenario": frozenset({"persia.schedule", "scenarios"}),
     "persia.trace": frozenset(),
+    "persia.replaying": frozenset({"persia.schedule"}),
     "persia.embedding": frozenset({"persia.embedding.placement"}),
     "persia.embedding.placement": frozenset(),
     "persia.dense": frozenset(),
     "persia.data": frozenset(),
     "persia.runtime": frozenset(
         {
+            "persia",
             "persia.schedule",
             "persia.scenario",
             "persia.trace",
@@ -97,7 +99,8 @@ BANNED_MODULES = frozenset({"random", "pickle", "marshal", "shelve", "dill", "cl
 LATE_IMPORTS: dict[str, tuple[str, ...]] = {
     "persia/cli.py": ("",),  # a verb imports its own world only, so that `persia check` starts fast
     # torch takes seconds to import: only a rank waits for it, and a coordinator of several
-    "persia/runtime/node.py": ("persia.runtime.make_",),
+    "persia/runtime/node.py": ("persia.runtime.make_", "persia.runtime.rendezvous"),
+    "persia/runtime/attempt.py": ("persia.runtime.rendezvous",),
     "persia/runtime/coordinator.py": ("persia.runtime.rendezvous",),
     "persia/commands/train.py": ("persia.runtime.rendezvous",),
     "simulator/__init__.py": ("simulator.run",),  # a check waits for no engine

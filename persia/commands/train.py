@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from persia.commands.exits import ExitCode, Failure, note
 from persia.commands.output import print_json, print_text
+from persia.commands.roles import remote_role
 from persia.commands.run_directory import RunDirectory
 from persia.commands.simulate import command_line, resolved_yaml
 from persia.commands.training import log_digest, result_json, summary
@@ -39,12 +40,18 @@ def run(
     device: str,
     compress: bool,
     save: bool,
+    rendezvous: str | None,
+    bind: str,
+    elsewhere: Sequence[str],
     as_json: bool,
 ) -> ExitCode:
     """Train and print; with `resume` the run directory goes on where its last checkpoint was cut."""
     if device not in DEVICES:
         raise Failure(ExitCode.USAGE, f"--device {device}: expected {' or '.join(DEVICES)}.")
-    options = Options(device=device, compress=compress, save=save)
+    remote = frozenset(map(remote_role, elsewhere))
+    if remote and rendezvous is None:
+        raise Failure(ExitCode.USAGE, "--elsewhere without --rendezvous HOST:PORT: say where the processes elsewhere find this run.")
+    options = Options(device=device, compress=compress, save=save, rendezvous=rendezvous, bind=bind, remote=remote)
     scenario = _scenario(source, overrides, scale, resume)
     if steps is not None:
         workload = scenario.workload.model_copy(update={"samples": steps * scenario.ranks * scenario.workload.batch_size})

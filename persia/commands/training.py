@@ -139,12 +139,12 @@ def _blocks(path: Path) -> Iterator[bytes]:
 def summary(result: Mapping[str, Any]) -> list[str]:
     """Return the lines that a terminal shows."""
     speed = result["throughput"]["samples_per_s"]
-    quality, version = result["quality"], result["staleness"]["version"]
+    quality, version, step = result["quality"], result["staleness"]["version"], result["step_time_s"]
     lines = [f"{result['scenario']} · {result['mode']} · trained", ""]
     if speed["mean"] is not None:
         lines.append(f"Speed       {speed['mean']:,.0f} samples/s, 95 % interval {speed['low']:,.0f} to {speed['high']:,.0f}")
         lines.append(
-            f"Step        {result['step_time_s']['p50'] * 1e3:.1f} ms (p50), {result['step_time_s']['p99'] * 1e3:.1f} ms (p99), {result['ranks']} x {result['batch_size']:,} samples"
+            f"Step        {step['p50'] * 1e3:.1f} ms (p50), {step['p99'] * 1e3:.1f} ms (p99), {result['ranks']} x {result['batch_size']:,} samples"
         )
     lines.append(f"Trained     {result['samples']:,} samples in {result['steps']:,} steps, {result['wall_s']:.1f} s with start and end")
     if quality["auc"] is not None:

@@ -1,8 +1,4 @@
-"""The coordinator of a run: starts every process, restarts what dies, makes checkpoints valid, ends the run.
-
-A worker, server or loader that dies is started again and finds its way back by itself.  When a rank dies, all processes
-are ended and a new attempt begins from the last checkpoint.
-"""
+"""The coordinator of a run: attempt after attempt, each from the last checkpoint, until all steps are trained."""
 
 from __future__ import annotations
 
@@ -10,275 +6,18 @@ import contextlib
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from persia.runtime import checkpoint as checkpoints_of
+from persia.runtime.attempt import Attempt, Options, Outcome, Progress, RankDied, RunFailed, ShowProgress
 from persia.runtime.plan import Plan, make_plan
-from persia.runtime.processes import Process, Processes
 from persia.runtime.session import Session, make_state_folder, socket_endpoints
-from persia.runtime.transport import Kind, Mailbox, Message
 from persia.scenario import Scenario
 
-_POLL_S = 0.05
-_STOP_S = 1.5  # patience with processes that were told to stop
-_READY_S = 300.0  # the first start compiles kernels
+__all__ = ["Attempt", "Options", "Outcome", "Progress", "RunFailed", "ShowProgress", "run"]
+
 _ATTEMPTS_WITHOUT_PROGRESS = 3
-_KEPT_CHECKPOINTS = 2
-
-
-class RunFailed(Exception):
-    """A run that cannot go on: the message says why and what to do; `mistake` is whether the user can mend it."""
-
-    def __init__(self, message: str, *, mistake: bool) -> None:
-        super().__init__(message)
-        self.mistake = mistake
-
-
-class RankDied(Exception):
-    """An NN worker is gone, and with it what it had in memory."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How to run, beside the scenario."""
-
-    device: str = "cpu"
-    compress: bool = False
-    save: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """What a progress bar shows."""
-
-    fraction: float
-    samples: int
-    samples_per_s: float
-    loss: float | None
-    staleness: float | None
-    auc: float | None
-    phase: str
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What a run has measured.
-
-    `trained_s[i]` is when the i-th batch of the last attempt was trained, in seconds since the run began; `losses` go with
-    it.  `stats` are the counts of every process, those of its restarts added up.  `qualities` are evaluations, in order.
-    """
-
-    plan: Plan
-    trained_s: list[float] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-    stats: dict[tuple[str, int], list[Mapping[str, Any]]] = field(default_factory=dict)
-    qualities: list[dict[str, Any]] = field(default_factory=list)
-    attempts: int = 0
-    restarts: int = 0
-    samples: int = 0
-    wall_s: float = 0.0
-    checkpoint: Path | None = None
-
-
-ShowProgress = Callable[[Progress], None]
-
-
-class Attempt:
-    """One attempt: from the start of all processes to the end of the data, or to the death of a rank."""
-
-    def __init__(self, plan: Plan, session: Session, state: Path, options: Options, outcome: Outcome, progress: ShowProgress) -> None:
-        self._plan = plan
-        self._session = session
-        self._options = options
-        self._outcome = outcome
-        self._progress = progress
-        self._mailbox = Mailbox(
-            endpoint=session.endpoints["coordinator"][0], role="coordinator", index=0, token=bytes.fromhex(session.token)
-        )
-        for role, endpoints in session.endpoints.items():
-            for index, endpoint in enumerate(endpoints):
-                self._mailbox.connect(role, index, endpoint)
-        path = state / "session.json"
-        session.write(path)
-        self.processes = Processes(path, Path(session.attempt) / "errors")
-        self._expected = {(role, index) for role, count in plan.processes().items() for index in range(count)}
-        self._ready: set[tuple[str, int]] = set()
-        self._finished: set[int] = set()
-        self._written: dict[int, set[tuple[str, int]]] = {}
-        self._trained: dict[int, list[tuple[float, float]]] = {rank: [] for rank in range(plan.ranks)}
-        self._pushed_steps: dict[int, int] = {}
-        self._lives: dict[tuple[str, int], dict[int, Mapping[str, Any]]] = {}
-        self._evaluated: dict[str, Any] | None = None
-        self._saved_step = -1
-        self._last_step = plan.stop_batch // plan.ranks - 1
-        self._listeners: dict[Kind, Callable[[Message], None]] = {
-            Kind.READY: lambda message: self._ready.add((message.role, message.index)),
-            Kind.PROGRESS: self._progressed,
-            Kind.STATS: self._counted,
-            Kind.FINISHED: lambda message: self._finished.add(message.index),
-            Kind.SNAPSHOT_WRITTEN: self._snapshot_written,
-            Kind.EVALUATED: self._quality,
-            Kind.FAILED: self._failed,
-        }
-
-    def run(self) -> None:
-        """Train all steps, evaluate, save; raises RankDied, RunFailed."""
-        for role, index in sorted(self._expected):
-            self.processes.start(role, index)
-        self._serve(lambda: self._ready >= self._expected, "starting", _READY_S)
-        for role, index in sorted(self._expected):
-            self._mailbox.send(role, index, Kind.START)
-        self._serve(lambda: len(self._finished) == self._plan.ranks, "training")
-        save = self._options.save and not (self._saved_step == self._last_step or self._last_step in self._written)
-        if save:
-            for server in range(self._plan.servers):
-                self._mailbox.send("parameter_server", server, Kind.ASK_SNAPSHOT, self._last_step)
-        self._mailbox.send("nn_worker", 0, Kind.EVALUATE, self._last_step, extra=int(save))
-        self._serve(lambda: self._evaluated is not None and (not self._options.save or self._saved_step == self._last_step), "evaluating")
-
-    def run_to_end(self) -> None:
-        """Run, and stop every process whatever happens: Ctrl-C too leaves nothing running."""
-        try:
-            self.run()
-        except RankDied:
-            raise  # the rest waits for the dead: `close` kills it
-        except BaseException:
-            self.stop()
-            raise
-        self.stop()
-
-    def stop(self) -> None:
-        """Tell every process to end, hear its last counts, wait for it; kill what does not listen."""
-        for role, index in sorted(self._expected):
-            self._mailbox.send(role, index, Kind.STOP)
-        due_s = time.monotonic() + _STOP_S
-        heard = 0
-        while time.monotonic() < due_s and heard < len(self._expected):
-            message = self._mailbox.receive(_POLL_S)
-            if isinstance(message, Message):
-                self._hear(message)
-                heard += message.kind is Kind.STATS
-            elif len(self.processes.dead()) == len(self._expected):
-                break
-        self.processes.end(max(0.2, due_s - time.monotonic()))
-
-    def close(self) -> None:
-        """Kill what is left, take the counts into the outcome, close the inbox."""
-        self.processes.kill()
-        self._mailbox.close()
-        outcome = self._outcome
-        for key, lives in self._lives.items():
-            outcome.stats.setdefault(key, []).extend(lives.values())
-        merged = sorted(pair for pairs in self._trained.values() for pair in pairs)
-        outcome.trained_s = [pair[0] for pair in merged]
-        outcome.losses = [pair[1] for pair in merged]
-
-    @property
-    def _folder(self) -> Path:
-        return Path(self._session.checkpoints)
-
-    def _serve(self, done: Callable[[], bool], phase: str, patience_s: float | None = None) -> None:
-        """Hear messages and look after the processes until `done`."""
-        began_s = time.monotonic()
-        self._show(phase)
-        while not done():
-            message = self._mailbox.receive(_POLL_S)
-            if isinstance(message, Message):
-                self._hear(message)
-                continue
-            self._look_after_processes()
-            self._show(phase)
-            if patience_s is not None and time.monotonic() - began_s > patience_s:
-                missing = ", ".join(f"{role} {index}" for role, index in sorted(self._expected - self._ready))
-                raise RunFailed(f"not ready after {patience_s:.0f} s: {missing}", mistake=False)
-
-    def _hear(self, message: Message) -> None:
-        listener = self._listeners.get(message.kind)
-        if listener is not None:
-            listener(message)
-
-    def _look_after_processes(self) -> None:
-        for process in self.processes.dead():
-            self._drain()  # a process may have said why it ends
-            if process.role == "nn_worker":
-                raise RankDied(self._obituary(process))
-            if self.processes.keeps_dying(process):
-                raise RunFailed(f"{process.name} dies again and again. {self._obituary(process)}", mistake=False)
-            self._outcome.restarts += 1
-            self._ready.discard((process.role, process.index))
-            self.processes.restart(process)
-
-    def _drain(self) -> None:
-        while isinstance(message := self._mailbox.receive(0.0), Message):
-            self._hear(message)
-
-    def _obituary(self, process: Process) -> str:
-        complaint = self.processes.complaint(process)
-        return f"{process.name} ended with {process.popen.returncode}." + (f" Its last words:\n{complaint}" if complaint else "")
-
-    # --- what the processes say -------------------------------------------------------------------------------
-
-    def _progressed(self, message: Message) -> None:
-        if message.number < 0:
-            self._counted(message)
-        elif message.role == "nn_worker":
-            times_s, losses = message.arrays
-            self._trained[message.index] += zip(times_s.tolist(), losses.tolist(), strict=True)
-            self._pushed_steps[message.index] = message.number
-
-    def _counted(self, message: Message) -> None:
-        payload = message.payload()
-        self._lives.setdefault((message.role, message.index), {})[payload["life"]] = payload
-
-    def _failed(self, message: Message) -> None:
-        payload = message.payload()
-        raise RunFailed(str(payload["message"]), mistake=payload["error"] in ("DataError", "ScenarioError", "CheckpointError"))
-
-    def _quality(self, message: Message) -> None:
-        payload = message.payload()
-        self._outcome.qualities.append(payload)
-        if payload["step"] == self._last_step + 1:
-            self._evaluated = payload
-
-    def _snapshot_written(self, message: Message) -> None:
-        """A part of a checkpoint is on disk; with the last one it is whole."""
-        step = message.number
-        written = self._written.setdefault(step, set())
-        written.add((message.role, message.index))
-        if len(written) == self._plan.servers + 1:
-            del self._written[step]
-            self._outcome.checkpoint = checkpoints_of.complete(self._folder, step, self._plan)
-            checkpoints_of.sweep(self._folder, _KEPT_CHECKPOINTS)
-            self._saved_step = step
-
-    def _show(self, phase: str) -> None:
-        plan = self._plan
-        times = [pair for pairs in self._trained.values() for pair in pairs[-50:]]
-        span_s = max(t for t, _ in times) - min(t for t, _ in times) if len(times) > 1 else 0.0
-        trained = plan.header.first_step * plan.ranks + sum(map(len, self._trained.values()))
-        versions: dict[int, int] = {}
-        for (role, _), lives in self._lives.items():
-            if role == "parameter_server":
-                for payload in lives.values():
-                    for value, count in payload["version"].items():
-                        versions[int(value)] = versions.get(int(value), 0) + count
-        updates = sum(versions.values())
-        self._progress(
-            Progress(
-                fraction=trained / plan.stop_batch,
-                samples=trained * plan.batch_size,
-                samples_per_s=len(times) * plan.batch_size / span_s if span_s else 0.0,
-                loss=float(np.mean([loss for _, loss in times])) if times else None,
-                staleness=sum(value * count for value, count in versions.items()) / updates if updates else None,
-                auc=self._outcome.qualities[-1]["auc"] if self._outcome.qualities else None,
-                phase=phase,
-            )
-        )
 
 
 def run(
@@ -341,7 +80,7 @@ def _attempt(
     state = make_state_folder(folder)
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(shutil.rmtree, state, ignore_errors=True)
-        store = cleanup.enter_context(_host_store()) if plan.ranks > 1 else None
+        store = cleanup.enter_context(_host_store(options)) if plan.ranks > 1 or options.rendezvous else None
         session = Session(
             scenario=str((folder / "scenario.yaml").resolve()),
             attempt=str(attempt_folder.resolve()),
@@ -351,19 +90,32 @@ def _attempt(
             first_step=plan.header.first_step,
             began_at_s=began_at_s,
             token=secrets.token_hex(16),
-            endpoints=socket_endpoints(state, plan.processes()),
+            endpoints={} if options.rendezvous else socket_endpoints(state, plan.processes()),
+            bind=options.bind,
             store=store,
             device=options.device,
             compress=options.compress,
         )
+        if options.rendezvous:
+            _publish(session, outcome.attempts, plan.scenario.name)
         attempt = Attempt(plan, session, state, options, outcome, progress)
         cleanup.callback(attempt.close)
         started(attempt)
         attempt.run_to_end()
 
 
-def _host_store() -> contextlib.AbstractContextManager[str]:
+def _host_store(options: Options) -> contextlib.AbstractContextManager[str]:
     """Host the ranks' store; one rank alone meets nobody, and its coordinator does not wait for torch."""
     from persia.runtime.rendezvous import host_store
 
-    return host_store()
+    if options.rendezvous is None:
+        return host_store()
+    address, _, port = options.rendezvous.rpartition(":")
+    return host_store(address, int(port))
+
+
+def _publish(session: Session, number: int, name: str) -> None:
+    from persia.runtime.rendezvous import publish_session
+
+    assert session.store is not None
+    publish_session(session.store, session, number, name)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from torch._C._distributed_c10d import PrefixStore, TCPStore
-
 from persia.runtime.checkpoint import Checkpoint, read_dense
 from persia.runtime.evaluation import Evaluation
 from persia.runtime.node import Context, Made
 from persia.runtime.rank import Rank
+from persia.runtime.rendezvous import attempt_store, open_store
 from persia.runtime.trainer import Trainer
 from persia.schedule.modes import Reduction
 from persia.schedule.rank import RankSchedule
@@ -23,11 +22,9 @@ def make(context: Context) -> Made:
     if session.restore is not None:
         trainer.load(read_dense(Checkpoint.of(Path(session.restore))))
     if session.store is not None and plan.ranks > 1:
-        host, _, port = session.store.rpartition(":")
-        if host in ("127.0.0.1", "localhost"):
+        if session.store.startswith("127.0.0.1:"):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        store = TCPStore(host, int(port), is_master=False)
-        trainer.join(PrefixStore(Path(session.attempt).name, store), context.index)
+        trainer.join(attempt_store(open_store(session.store), session), context.index)
     schedule = RankSchedule(plan.header.rank, context.index, session.first_step)
     driver = context.driver(schedule)
     evaluation = Evaluation(driver, plan, context.data)

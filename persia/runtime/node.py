@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from persia.data import DataError, DataSet, open_data
@@ -25,6 +25,7 @@ from persia.schedule.log import Schedule, new_schedule
 from persia.schedule.messages import Command, Event, Restarted
 
 _STATS_S = 1.0
+MISTAKES = (DataError, ScenarioError, CheckpointError)  # what the user can mend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,14 +105,16 @@ class _Reporting:
         self._context = context
         self._made = made
         self._due_s = 0.0
+        self.come_again = False
 
     def actions(self) -> Mapping[type[Command], Action]:
         """Return the role's."""
         return self._made.role.actions()
 
     def listeners(self) -> Mapping[Kind, Listener]:
-        """Return the role's and the two that all have."""
-        return {**self._made.role.listeners(), Kind.START: self._start, Kind.STOP: self._stop}
+        """Return the role's, and those that all have."""
+        own = self._made.role.listeners()
+        return {**own, Kind.START: self._start, Kind.STOP: self._stop, Kind.HELLO: lambda message: self._hello(message, own)}
 
     def posted(self, item: object) -> None:
         """Pass it on."""
@@ -129,7 +132,14 @@ class _Reporting:
         if self._made.first:
             self._made.driver.tell(*self._made.first)
 
+    def _hello(self, message: Message, own: Mapping[Kind, Listener]) -> None:
+        """A process came back, perhaps at another address."""
+        self._context.mailbox.connect(message.role, message.index, message.payload()["endpoint"])
+        if Kind.HELLO in own:
+            own[Kind.HELLO](message)
+
     def _stop(self, message: Message) -> None:
+        self.come_again = bool(message.extra)
         self._report(Kind.STATS)
         self._made.driver.stop()
 
@@ -138,17 +148,20 @@ class _Reporting:
         self._context.mailbox.send("coordinator", 0, kind, -1, payload=payload)
 
 
-def serve(session: Session, role: str, index: int, life: int) -> None:
-    """Take part in a run as one process, until told to stop or until the parent process is gone.
+def serve(session: Session, role: str, index: int, life: int, *, watch_parent: bool = True) -> bool:
+    """Take part in a run as one process, until told to stop or until the parent process is gone; return whether to come again.
 
     Raises:
         DataError, ScenarioError, CheckpointError: the user's mistake.
         OSError: a folder or an endpoint that cannot be used.
     """
     plan = make_plan(load_scenario(session.scenario), first_step=session.first_step)
-    mailbox = Mailbox(
-        endpoint=session.endpoints[role][index], role=role, index=index, token=bytes.fromhex(session.token), compress=session.compress
-    )
+    own = session.endpoints[role][index] if session.endpoints else f"tcp://{session.bind}:0"
+    mailbox = Mailbox(endpoint=own, role=role, index=index, token=bytes.fromhex(session.token), compress=session.compress)
+    if not session.endpoints:
+        from persia.runtime.rendezvous import exchange_endpoints
+
+        session = replace(session, endpoints=exchange_endpoints(session, role, index, mailbox.endpoint, plan.processes()))
     for peer, endpoints in session.endpoints.items():
         for number, endpoint in enumerate(endpoints):
             mailbox.connect(peer, number, endpoint)
@@ -163,10 +176,12 @@ def serve(session: Session, role: str, index: int, life: int) -> None:
             mailbox.send("coordinator", 0, Kind.READY)
         else:
             made.ready()
-        made.driver.run(_Reporting(context, made), first=(made.restarted or Restarted(0)) if life else None)
+        reporting = _Reporting(context, made)
+        made.driver.run(reporting, first=(made.restarted or Restarted(0)) if life else None, watch_parent=watch_parent)
         made.close()
-    except (DataError, ScenarioError, CheckpointError, OSError) as error:
-        mailbox.send("coordinator", 0, Kind.FAILED, payload={"error": type(error).__name__, "message": str(error)})
+        return reporting.come_again
+    except (*MISTAKES, OSError) as error:
+        mailbox.send("coordinator", 0, Kind.FAILED, payload={"mistake": isinstance(error, MISTAKES), "message": str(error)})
         raise
     finally:
         records.close()
@@ -194,7 +209,7 @@ def _say_hello(context: Context) -> None:
     for role, endpoints in context.session.endpoints.items():
         for index in range(len(endpoints)):
             if (role, index) != (context.role, context.index):
-                context.mailbox.send(role, index, Kind.HELLO, context.life)
+                context.mailbox.send(role, index, Kind.HELLO, context.life, payload={"endpoint": context.mailbox.endpoint})
 
 
 def main(arguments: list[str]) -> int:
@@ -204,7 +219,7 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format=f"{role} {index}: %(message)s", stream=sys.stderr)
     try:
         serve(Session.read(Path(session_path)), role, int(index), int(life))
-    except (DataError, ScenarioError, CheckpointError, OSError) as error:
+    except (*MISTAKES, OSError) as error:
         sys.stderr.write(f"{role} {index}: {error}\n")
         return 1
     return 0

@@ -1,22 +1,118 @@
-"""Where ranks meet, and which devices torch sees: what the coordinator needs of torch, and imports only when it does."""
+"""Torch's store: where ranks meet, where processes of several hosts learn of the run and of each other's inboxes.
+
+Imported only by who needs it, for it imports torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import timedelta
+from pathlib import Path
 
 import torch
-from torch._C._distributed_c10d import TCPStore
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
+
+from persia import __version__
+from persia.runtime.session import Session
+
+_PATIENCE = timedelta(minutes=10)  # for the other processes of a run to come up
+
+
+class RendezvousError(RuntimeError):
+    """The run cannot be found or joined: the message says where it was looked for and what to do."""
 
 
 @contextmanager
 def host_store(address: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
-    """Host the store at which the ranks meet while the block runs; yields HOST:PORT, for port 0 a free one."""
-    store = TCPStore(address, port, is_master=True, wait_for_workers=False)
+    """Host the store while the block runs; yields HOST:PORT, for port 0 a free one.
+
+    Raises:
+        RendezvousError: the port is taken.
+    """
+    try:
+        store = TCPStore(address, port, is_master=True, wait_for_workers=False)
+    except (RuntimeError, ValueError) as error:
+        raise RendezvousError(f"no rendezvous can be hosted at {address}:{port}: {_first_line(error)}. Choose another port.") from error
     yield f"{address}:{store.port}"
     del store
+
+
+def open_store(address: str) -> TCPStore:
+    """Return the store at HOST:PORT.
+
+    Raises:
+        RendezvousError: it is no such address, or nobody hosts a store there.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise RendezvousError(f"{address!r} is no HOST:PORT.")
+    try:
+        return TCPStore(host, int(port), is_master=False, timeout=_PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        raise RendezvousError(
+            f"no run is to be found at {address}: {_first_line(error)}. Start `persia train --rendezvous` first."
+        ) from error
+
+
+def attempt_store(store: Store, session: Session) -> PrefixStore:
+    """Return the part of the store that belongs to one attempt."""
+    return PrefixStore(Path(session.attempt).name, store)
+
+
+def publish_session(address: str, session: Session, number: int, name: str) -> None:
+    """Let processes elsewhere read the session of attempt `number` (from 1), scenario and all."""
+    text = Path(session.scenario).read_text(encoding="utf-8")
+    payload = {"persia": __version__, "name": name, "scenario": text, "session": asdict(session)}
+    open_store(address).set(f"session-{number}", json.dumps(payload))
+
+
+def fetch_session(address: str, number: int, folder: Path, bind: str, name: str) -> Session:
+    """Wait for the session of attempt `number`; return it with this host's own folders and address.
+
+    Raises:
+        RendezvousError: nobody is there, nothing is published in time, or by another version of persia, or another scenario.
+    """
+    try:
+        payload = json.loads(open_store(address).get(f"session-{number}"))
+    except RuntimeError as error:
+        raise RendezvousError(f"{address} publishes no run: {_first_line(error)}") from error
+    if payload["persia"] != __version__:
+        raise RendezvousError(f"the run at {address} is of persia {payload['persia']}, this is {__version__}. Install the same version.")
+    if payload["name"] != name:
+        raise RendezvousError(f"the run at {address} is of the scenario {payload['name']!r}, not {name!r}. Give the same scenario.")
+    attempt = folder / "attempts" / f"{number:03d}"
+    attempt.mkdir(parents=True, exist_ok=True)
+    scenario = folder / "scenario.yaml"
+    scenario.write_text(payload["scenario"], encoding="utf-8")
+    session = Session.from_json(payload["session"])
+    return replace(session, scenario=str(scenario), attempt=str(attempt), state=str(folder / "state"), store=address, bind=bind)
+
+
+def exchange_endpoints(session: Session, role: str, index: int, endpoint: str, processes: Mapping[str, int]) -> dict[str, list[str]]:
+    """Publish this process's inbox; return everyone's, once all are known.
+
+    Raises:
+        RendezvousError: somebody does not come in time.
+    """
+    assert session.store is not None
+    store = attempt_store(open_store(session.store), session)
+    store.set(f"{role}/{index}", endpoint)
+    counts = {**processes, "coordinator": 1}
+    missing = [f"{peer}/{number}" for peer, count in counts.items() for number in range(count)]
+    try:
+        store.wait(missing, _PATIENCE)
+    except RuntimeError as error:
+        raise RendezvousError(f"not all processes of the run have come: {_first_line(error)}") from error
+    return {peer: [store.get(f"{peer}/{number}").decode() for number in range(count)] for peer, count in counts.items()}
 
 
 def cuda_devices() -> int:
     """Return how many CUDA devices torch sees."""
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]

@@ -21,8 +21,8 @@ class Session:
     """One attempt at a run, as every process reads it.
 
     `attempt` is its folder of logs and traces, `state` the folder of tables and sockets that ends with the run, `restore`
-    the checkpoint to begin from.  `endpoints` are the inboxes of each role.  `store` is HOST:PORT of the rendezvous, where
-    ranks meet.
+    the checkpoint to begin from.  `endpoints` are the inboxes of each role; where they are not known beforehand, every process
+    binds a port of `bind`, and all learn of each other at `store`, HOST:PORT of the rendezvous, where ranks meet too.
     """
 
     scenario: str
@@ -37,6 +37,7 @@ class Session:
     store: str | None
     device: str = "cpu"
     compress: bool = False
+    bind: str | None = None
 
     def write(self, path: Path) -> None:
         """Write the session for the processes of this host."""

@@ -6,7 +6,7 @@ from persia.scenario.base import TIER_NAMES, TierName
 from persia.scenario.catalog import Accelerator, Catalog, Fact, MachineType, load_catalog
 from persia.scenario.cluster import Cluster, InlineMachine, Link, Network, Pricing, Tier, Tiers
 from persia.scenario.digest import scenario_digest
-from persia.scenario.errors import Position, ScenarioError
+from persia.scenario.errors import Position, ScenarioError, did_you_mean
 from persia.scenario.load import load_scenario
 from persia.scenario.model import Assumption, Data, Dense, Feature, RecommenderModel, Workload
 from persia.scenario.overrides import Override, parse_override
@@ -46,6 +46,7 @@ __all__ = [
     "TierName",
     "Tiers",
     "Workload",
+    "did_you_mean",
     "json_schema",
     "list_profiles",
     "list_scenarios",
