@@ -26,7 +26,7 @@ EXITS = re.compile(r"\s+# exits with (\d+)$")
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a `persia ...` line of a document, comments left out, in `folder`."""
     arguments = [sys.executable, "-m", "persia", *shlex.split(EXITS.sub("", command))[1:]]
-    return subprocess.run(arguments, cwd=folder, env=persia_environment(), capture_output=True, text=True, timeout=120)
+    return subprocess.run(arguments, cwd=folder, env=persia_environment(), capture_output=True, text=True, timeout=240)
 
 
 def expected_code(command: str) -> int:

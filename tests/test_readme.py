@@ -88,4 +88,4 @@ def test_readme_has_the_two_lines_that_ci_runs() -> None:
     assert list(lines) == ["demo", "test"]
     assert all("-c constraints.txt" in line and line.startswith("python3 -m venv .venv && ") for line in lines.values())
     assert lines["demo"].endswith("persia demo")
-    assert ".[dev]" in lines["test"]
+    assert ".[dev,runtime]" in lines["test"]

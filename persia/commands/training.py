@@ -25,7 +25,7 @@ def result_json(scenario: Scenario, outcome: Outcome, *, digest: str) -> dict[st
     """Return the object of `persia train --json`."""
     plan = outcome.plan
     step_end_s = outcome.trained_s[plan.ranks - 1 :: plan.ranks]
-    lane_s = step_end_s[-1] - step_end_s[0] if len(step_end_s) > 1 else 0.0
+    used = _utilisation(outcome, step_end_s[-1] - step_end_s[0] if len(step_end_s) > 1 else 0.0)
     stats = {tier: [life for (role, _), lives in outcome.stats.items() if role == tier for life in lives] for tier in TIER_NAMES}
     quality = outcome.qualities[-1] if outcome.qualities else {"auc": None, "logloss": None, "best_auc": None, "samples": 0}
     return {
@@ -44,8 +44,8 @@ def result_json(scenario: Scenario, outcome: Outcome, *, digest: str) -> dict[st
             "in_flight": _staleness(stats["nn_worker"], "in_flight"),
             "row": None,
         },
-        "utilisation": _utilisation(outcome, lane_s),
-        "bottleneck": _bottleneck(outcome, lane_s),
+        "utilisation": used,
+        "bottleneck": _bottleneck(used),
         "memory": {tier: _memory(stats[tier]) for tier in TIER_NAMES},
         "cost": {"usd_per_hour": None, "usd_per_billion_samples": None},
         "events": None,
@@ -81,22 +81,23 @@ def _staleness(lives: list[Mapping[str, Any]], name: str) -> dict[str, Any] | No
     return asdict(staleness_from_histogram({value: float(count) for value, count in histogram.items()})) if histogram else None
 
 
-def _utilisation(outcome: Outcome, lane_s: float) -> dict[str, dict[str, float]]:
-    """Return the busiest process's share of a core, by tier: processor seconds over the seconds of the run."""
+def _utilisation(outcome: Outcome, measured_s: float) -> dict[str, dict[str, float]]:
+    """Return for the busiest process of each tier: processor seconds per second of the run, and the share of time at work."""
     used: dict[str, dict[str, float]] = {}
     for tier in TIER_NAMES:
-        shares = [sum(life["cpu_s"] for life in lives) for (role, _), lives in outcome.stats.items() if role == tier]
-        busy = [sum(life["busy_s"].get(name, 0.0) for life in lives for name in life["busy_s"] if name not in ("lookup", "push"))
-                for (role, _), lives in outcome.stats.items() if role == tier]  # fmt: skip
-        if tier == "parameter_server":
-            busy = [sum(sum(life["busy_s"].values()) for life in lives) for (role, _), lives in outcome.stats.items() if role == tier]
-        span_s = max(lane_s, 1e-9)
-        used[tier] = {"cpu": max(shares, default=0.0) / max(outcome.wall_s, 1e-9), "busy": min(1.0, max(busy, default=0.0) / span_s)}
+        processes = [lives for (role, _), lives in outcome.stats.items() if role == tier]
+        cpu_s = max((sum(life["cpu_s"] for life in lives) for lives in processes), default=0.0)
+        busy_s = max((sum(_worked_s(tier, life) for life in lives) for lives in processes), default=0.0)
+        used[tier] = {"cpu": cpu_s / max(outcome.wall_s, 1e-9), "busy": min(1.0, busy_s / max(measured_s, 1e-9))}
     return used
 
 
-def _bottleneck(outcome: Outcome, lane_s: float) -> dict[str, str] | None:
-    used = _utilisation(outcome, lane_s)
+def _worked_s(tier: str, life: Mapping[str, Any]) -> float:
+    """Return the seconds of a process's own work; a rank's lookups and pushes are its waits for others."""
+    return float(sum(seconds for name, seconds in life["busy_s"].items() if tier != "nn_worker" or name not in ("lookup", "push")))
+
+
+def _bottleneck(used: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
     tier = max(used, key=lambda name: used[name]["busy"])
     share = used[tier]["busy"]
     names = {
