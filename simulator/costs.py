@@ -156,7 +156,7 @@ def _dlrm_bottom(scenario: Scenario, projections: list[float], fields: int) -> t
     """Return the layers below DLRM's dot interaction and the width it hands to the top network."""
     dense = scenario.model.dense
     width = dense.projection_dim or scenario.model.features[0].dim
-    bottom = [dense.dense_features, dense.layers[0], width]
+    bottom = [dense.dense_features, *(dense.bottom_layers or dense.layers[:1]), width]
     layers = [float(a * b + b) for a, b in itertools.pairwise(bottom)]
     vectors = fields + 1
     return [*projections, *layers], width + vectors * (vectors - 1) // 2

@@ -101,6 +101,7 @@ def description(plan: Plan) -> dict[str, Any]:
         "dense": {
             "dense_features": scenario.model.dense.dense_features,
             "layers": list(scenario.model.dense.layers),
+            "bottom_layers": list(scenario.model.dense.bottom_layers or ()),
             "architecture": scenario.model.dense.architecture,
             "projection_dim": scenario.model.dense.projection_dim,
             "optimizer": scenario.model.dense.optimizer,

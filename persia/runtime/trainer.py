@@ -158,6 +158,7 @@ def dense_spec(plan: Plan) -> DenseSpec:
         dense_features=dense.dense_features,
         groups=tuple((group.features, group.dim, group.pooling) for group in plan.groups),
         layers=tuple(dense.layers),
+        bottom_layers=None if dense.bottom_layers is None else tuple(dense.bottom_layers),
         projection_dim=dense.projection_dim,
         architecture=dense.architecture,
         precision=dense.precision,

@@ -76,6 +76,13 @@ class Dense(Part):
         description="Widths of the hidden layers; the output layer is not among them.",
         examples=[[1024, 512]],
     )
+    bottom_layers: Many[Annotated[int, Quantity(dimension=COUNT, low=1, high=1_000_000)]] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1000,
+        description="dlrm only: widths of the hidden layers below the dot products; null: one, as wide as the first of `layers`.",
+        examples=[[512, 256, 64]],
+    )
     projection_dim: Annotated[int, Quantity(dimension=COUNT, low=1, high=65_536)] | None = Field(
         default=None,
         description="Width to which one matrix per dim, shared by its features, projects every embedding first.",

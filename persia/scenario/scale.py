@@ -17,7 +17,7 @@ from persia.scenario.base import TIER_NAMES
 from persia.scenario.errors import Position, error_at, shown
 from persia.scenario.load import load_scenario
 from persia.scenario.scenario import Scenario
-from persia.scenario.shape import parse_path, show_path
+from persia.scenario.shape import parse_path
 
 Plain = dict[str, Any]
 
@@ -99,23 +99,6 @@ def scale_down(scenario: Scenario, name: str) -> Scaled:
     return Scaled(scenario=load_scenario(change.plain) if rules else scenario, rules=rules)
 
 
-def dense_parameters(plain: Plain, layers: list[int]) -> int:
-    """Return the parameters of the dense network with these hidden layers, weights and biases, as the simulator counts them."""
-    features, dense = plain["model"]["features"], plain["model"]["dense"]
-    width = dense["projection_dim"]
-    dims = [feature["dim"] for feature in features]
-    slots = [each["count"] * (round(each["ids_per_sample"]) if each["pooling"] == "raw" else 1) for each in features]
-    inputs = dense["dense_features"] + sum(slot * (width or dim) for slot, dim in zip(slots, dims, strict=True))
-    pairs = []
-    if dense["architecture"] == "dlrm":
-        vectors = sum(slots) + 1
-        below = width or dims[0]
-        pairs += itertools.pairwise([dense["dense_features"], layers[0], below])
-        inputs = below + vectors * (vectors - 1) // 2
-    pairs += itertools.pairwise([inputs, *layers, 1])
-    return sum(dim * width for dim in set(dims) if width) + sum(a * b + b for a, b in pairs)
-
-
 # --- the rules, in the order in which they are asked --------------------------------------------------------------
 
 
@@ -180,12 +163,12 @@ def _resident_rows(change: _Change, index: int, rows_before: int) -> Iterator[st
 def _layers(change: _Change) -> Iterator[str]:
     """All hidden layers are divided by one power of two."""
     most, layers = change.size.dense_parameters, change.plain["model"]["dense"]["layers"]
-    before = dense_parameters(change.plain, layers)
+    before = _dense_parameters(change.plain, layers)
     small, halvings = layers, 0
-    while dense_parameters(change.plain, small) > most and max(small) > 1:
+    while _dense_parameters(change.plain, small) > most and max(small) > 1:
         halvings += 1
         small = [max(1, width >> halvings) for width in layers]
-    after = dense_parameters(change.plain, small)
+    after = _dense_parameters(change.plain, small)
     why = f"divided by {1 << halvings}: {before:,} -> {after:,} dense parameters, at most {most:,}"
     yield from change.put("model.dense.layers", small, why)
 
@@ -207,13 +190,12 @@ def _machines(change: _Change) -> Iterator[str]:
     cluster["machine_types"] = {change.scale: dict(size.machine)}
     for name, tier in cluster["tiers"].items():
         own = name == "nn_worker"
-        processes = tier["count"] * tier["processes_per_machine"]
-        tier |= {"machine_type": change.scale if own else None, "hosted_on": None if own else "nn_worker", "count": 1}
-        # More than a tier may have on one machine is lowered by the next rule.
-        tier |= {"processes_per_machine": processes, "zone": None, "nic_tier1": False}
+        processes = tier["count"] * tier["processes_per_machine"]  # more than one machine may have; the next rule lowers it
+        tier |= {"machine_type": change.scale if own else None, "hosted_on": None if own else "nn_worker"}
+        tier |= {"count": 1, "processes_per_machine": processes, "zone": None, "nic_tier1": False}
     yield (
         f"cluster: {', '.join(names)} -> {change.scale} (one machine of {size.machine['vcpus']} cores and "
-        f"{size.machine['ram_gib']} GiB for all tiers, without accelerators)"
+        f"{_said(size.machine['ram_gib'])} GiB for all tiers, without accelerators)"
     )
 
 
@@ -226,11 +208,18 @@ def _is_one_small_machine(cluster: Plain, size: Size) -> bool:
 
 
 def _processes(change: _Change) -> Iterator[str]:
-    """Few processes of every tier, of one thread each."""
+    """Few processes of every tier, of few threads each."""
+    tiers, threads = change.plain["cluster"]["tiers"], change.size.threads
     for name in TIER_NAMES:
-        where = f"cluster.tiers.{name}"
-        yield from change.cap(f"{where}.processes_per_machine", change.size.processes[name], "processes, all on one machine")
-        yield from change.put(f"{where}.threads_per_process", change.size.threads, "one thread a process")
+        most = change.size.processes[name]
+        if tiers[name]["processes_per_machine"] > most:
+            yield f"cluster.tiers.{name}: {tiers[name]['processes_per_machine']:,} processes -> {most} (at most {most})"
+            tiers[name]["processes_per_machine"] = most
+    before = ", ".join(_said(tiers[name]["threads_per_process"]) for name in TIER_NAMES)
+    if any(tier["threads_per_process"] != threads for tier in tiers.values()):
+        yield f"cluster.tiers.*.threads_per_process: {before} -> {threads} (every process has {threads})"
+    for tier in tiers.values():
+        tier["threads_per_process"] = threads
 
 
 def _exceptions(change: _Change) -> Iterator[str]:
@@ -295,6 +284,24 @@ _RULES: tuple[Callable[[_Change], Iterator[str]], ...] = (
 
 
 # --- helpers ------------------------------------------------------------------------------------------------------
+
+
+def _dense_parameters(plain: Plain, layers: list[int]) -> int:
+    """Return the parameters of the dense network with these hidden layers, weights and biases, as the simulator counts them."""
+    features, dense = plain["model"]["features"], plain["model"]["dense"]
+    width = dense["projection_dim"]
+    dims = [feature["dim"] for feature in features]
+    slots = [each["count"] * (round(each["ids_per_sample"]) if each["pooling"] == "raw" else 1) for each in features]
+    inputs = dense["dense_features"] + sum(slot * (width or dim) for slot, dim in zip(slots, dims, strict=True))
+    pairs: list[tuple[int, int]] = []
+    if dense["architecture"] == "dlrm":
+        vectors = sum(slots) + 1
+        below = width or dims[0]
+        pairs += itertools.pairwise([dense["dense_features"], layers[0], below])
+        inputs = below + vectors * (vectors - 1) // 2
+    pairs += itertools.pairwise([inputs, *layers, 1])
+    projections = sum(dim * width for dim in set(dims)) if width else 0
+    return int(projections + sum(a * b + b for a, b in pairs))
 
 
 def _value(plain: Any, path: tuple[str | int, ...]) -> Any:
