@@ -71,5 +71,5 @@ def initial_rows(keys: npt.NDArray[np.uint64], spec: TableSpec) -> npt.NDArray[n
     values = np.empty(len(keys) * spec.dim, np.uint16 if half else np.float32)
     wanted = np.ascontiguousarray(keys, np.uint64)
     write_initial_rows(np.uint64(spec.seed), wanted, np.float32(spec.init_bound), spec.dim, values)
-    exact = values.view(np.float16).astype(np.float32) if half else values
+    exact: npt.NDArray[np.float32] = values.view(np.float16).astype(np.float32) if half else values.view(np.float32)
     return exact.reshape(len(keys), spec.dim)

@@ -47,7 +47,7 @@ class Memory(NamedTuple):
     """The arrays of a table, all one-dimensional: kernels compute their own positions."""
 
     header: Array  # i64[HEADER_WORDS]
-    index: Array  # u64[B]: upper half of the key's hash, slot + 1; 0: empty
+    hashes: Array  # u64[B]: upper half of the key's hash, slot + 1; 0: empty
     slots: Array  # u64[2 (S + 1)]: key, links
     links: Array  # u32[4 (S + 1)]: the same bytes; words 2 and 3 of a slot are the previous and the next slot
     values: Array  # f32[S W], or fp16 as u16[2 S W]: a row's values begin it
@@ -124,7 +124,7 @@ def sections(spec: TableSpec) -> tuple[Section, ...]:
         ("entry_digest", np.uint64, JOURNAL_ENTRIES, 0),
         ("undo_slots", np.int64, CHUNK_ROWS, 0),
         ("undo_rows", np.float32, CHUNK_ROWS * words, 0),
-        ("index", np.uint64, spec.buckets, 0),
+        ("hashes", np.uint64, spec.buckets, 0),
         ("slots", np.uint64, 2 * slots, 16),
         ("state", np.float32, spec.capacity_rows * words, 4 * words),
     ]

@@ -26,7 +26,8 @@ from persia.embedding.layout import (
     NOT_ADMITTED,
     USED,
 )
-from persia.embedding.machine import fence, prefetch, value_at
+from persia.embedding.machine import fence, prefetch
+from persia.embedding.rows import copy_row
 
 LOOKUP_CHUNK = 64
 LINE_FLOATS = 16  # a cache line's
@@ -41,24 +42,16 @@ def prefetch_row(state: Any, start: Any, floats: Any) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
-def copy_values(values: Any, start: Any, dim: Any, out: Any, at: Any) -> None:
-    """Copy a row's values, as float32, to `out[at : at + dim]`."""
-    for column in range(dim):
-        out[at + column] = value_at(values, start + column)
-
-
-@njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
-def find_chunk(memory: Any, keys: Any, positions: Any, start: Any, tags: Any, found: Any) -> None:
+def find_chunk(hashes: Any, slots: Any, keys: Any, positions: Any, start: Any, tags: Any, found: Any) -> None:
     """Write the tags and the likely slots (-1: none) of as many keys as `tags` holds, and ask for the slots' keys and links."""
-    index, slots = memory.index, memory.slots
-    buckets = index.shape[0]
+    buckets = hashes.shape[0]
     for i in range(tags.shape[0]):
         position = positions[start + i] if positions.shape[0] else start + i
         tag = probe_hash(keys[position]) >> S32
         tags[i] = tag
-        prefetch(index, home_bucket(tag, buckets))
+        prefetch(hashes, home_bucket(tag, buckets))
     for i in range(tags.shape[0]):
-        slot = candidate(index, tags[i])
+        slot = candidate(hashes, tags[i])
         found[i] = slot
         if slot >= 0:
             prefetch(slots, 2 * slot)
@@ -82,7 +75,7 @@ def vacate(memory: Any, shape: Any) -> Any:
         return slot
     slot = np.int64(links[4 * sentinel + 3])
     unlink(links, slot)
-    remove(memory.index, probe_hash(slots[2 * slot]) >> S32, slot)
+    remove(memory.hashes, probe_hash(slots[2 * slot]) >> S32, slot)
     header[EVICTIONS] += 1
     return slot
 
@@ -95,7 +88,7 @@ def add_row(memory: Any, shape: Any, key: Any, tag: Any) -> Any:
     """
     slot = vacate(memory, shape)
     memory.slots[2 * slot] = EMPTY
-    insert(memory.index, tag, slot)
+    insert(memory.hashes, tag, slot)
     link_before(memory.links, slot, np.int64(shape.capacity))
     fence()
     return slot
@@ -133,21 +126,21 @@ def admit(memory: Any, shape: Any, key: Any) -> Any:
 
 
 @njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
-def prefetch_neighbours(memory: Any, shape: Any, found: Any) -> None:
+def prefetch_neighbours(links: Any, state: Any, row_floats: Any, value_floats: Any, found: Any) -> None:
     """Ask for what moving the found slots in the list will touch, and for their values."""
-    links = memory.links
     for i in range(found.shape[0]):
         slot = found[i]
         if slot >= 0:
             prefetch(links, 4 * np.int64(links[4 * slot + 2]))
             prefetch(links, 4 * np.int64(links[4 * slot + 3]))
-            prefetch_row(memory.state, slot * shape.row_floats, shape.state_start)
+            prefetch_row(state, slot * row_floats, value_floats)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
 def lookup(memory: Any, shape: Any, keys: Any, positions: Any, out: Any) -> None:
     """Write the values of keys u64[n] to `out` f32[n D]; unknown ones are inserted, known ones become the newest."""
-    header, slots = memory.header, memory.slots
+    header, hashes, slots, links = memory.header, memory.hashes, memory.slots, memory.links
+    values, dim, row_values, sentinel = memory.values, shape.dim, shape.row_values, np.int64(shape.capacity)
     header[DIRTY] = 1
     fence()
     tags, found = np.empty(LOOKUP_CHUNK, np.uint64), np.empty(LOOKUP_CHUNK, np.int64)
@@ -156,24 +149,24 @@ def lookup(memory: Any, shape: Any, keys: Any, positions: Any, out: Any) -> None
     hits = 0
     for start in range(0, count, LOOKUP_CHUNK):
         size = min(LOOKUP_CHUNK, count - start)
-        find_chunk(memory, keys, positions, start, tags[:size], found[:size])
-        prefetch_neighbours(memory, shape, found[:size])
+        find_chunk(hashes, slots, keys, positions, start, tags[:size], found[:size])
+        prefetch_neighbours(links, memory.state, shape.row_floats, shape.state_start, found[:size])
         for i in range(size):
             position = positions[start + i] if positions.shape[0] else start + i
             key, slot = keys[position], found[i]
             # Rows inserted and evicted since the chunk was probed: look again wherever the key is not in its place.
             if slot < 0 or slots[2 * slot] != key:
-                slot = find(memory.index, slots, tags[i], key)
+                slot = find(hashes, slots, tags[i], key)
             if slot >= 0:
                 hits += 1
-                touch(memory.links, slot, np.int64(shape.capacity))
+                touch(links, slot, sentinel)
             elif admit(memory, shape, key):
                 slot = insert_initial(memory, shape, key, tags[i])
             if slot >= 0:
-                copy_values(memory.values, slot * shape.row_values, shape.dim, out, position * shape.dim)
+                copy_row(values, slot * row_values, out, position * dim, dim)
             else:
                 write_initial(shape.seed, key, shape.init_bound, shape.dim, refused, 0)
-                copy_values(refused, 0, shape.dim, out, position * shape.dim)
+                copy_row(refused, 0, out, position * dim, dim)
     header[HITS] += hits
     fence()
     header[DIRTY] = 0
@@ -182,22 +175,23 @@ def lookup(memory: Any, shape: Any, keys: Any, positions: Any, out: Any) -> None
 @njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
 def peek(memory: Any, shape: Any, keys: Any, positions: Any, out: Any) -> None:
     """Write the values of keys u64[n] to `out` f32[n D], zeros for unknown ones; the table does not change."""
-    slots = memory.slots
+    hashes, slots, values, state = memory.hashes, memory.slots, memory.values, memory.state
+    dim, row_values = shape.dim, shape.row_values
     tags, found = np.empty(LOOKUP_CHUNK, np.uint64), np.empty(LOOKUP_CHUNK, np.int64)
     count = positions.shape[0] if positions.shape[0] else keys.shape[0]
     for start in range(0, count, LOOKUP_CHUNK):
         size = min(LOOKUP_CHUNK, count - start)
-        find_chunk(memory, keys, positions, start, tags[:size], found[:size])
+        find_chunk(hashes, slots, keys, positions, start, tags[:size], found[:size])
         for i in range(size):
             if found[i] >= 0:
-                prefetch_row(memory.state, found[i] * shape.row_floats, shape.state_start)
+                prefetch_row(state, found[i] * shape.row_floats, shape.state_start)
         for i in range(size):
             position = positions[start + i] if positions.shape[0] else start + i
             key, slot = keys[position], found[i]
             if slot >= 0 and slots[2 * slot] != key:
-                slot = find(memory.index, slots, tags[i], key)
+                slot = find(hashes, slots, tags[i], key)
             if slot >= 0:
-                copy_values(memory.values, slot * shape.row_values, shape.dim, out, position * shape.dim)
+                copy_row(values, slot * row_values, out, position * dim, dim)
             else:
-                for column in range(shape.dim):
-                    out[position * shape.dim + column] = np.float32(0.0)
+                for column in range(dim):
+                    out[position * dim + column] = np.float32(0.0)

@@ -9,10 +9,13 @@ from typing import Any
 
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic as typed_intrinsic
 
 # numba's own door to the instruction builder's types: one package less to depend on.
-ir: Any = cgutils.ir
+ir: Any = vars(cgutils)["ir"]
+
+# A kernel calls an intrinsic without its first parameter, which type checkers do not know.
+intrinsic: Any = typed_intrinsic
 
 HALF_MAX = 65504.0  # larger values would become infinite in fp16, so they are stored as this
 
@@ -53,20 +56,6 @@ def fence(typing_context: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(), codegen
-
-
-@intrinsic
-def value_at(typing_context: Any, array: Any, index: Any) -> Any:
-    """Return `array[index]` as float32, where `array` holds float32, or fp16 as uint16."""
-    is_half = array.dtype == types.uint16
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value = builder.load(_pointer(context, builder, signature.args[0], *arguments))
-        if not is_half:
-            return value
-        return builder.fpext(builder.bitcast(value, ir.HalfType()), ir.FloatType())
-
-    return types.float32(array, types.int64), codegen
 
 
 @intrinsic

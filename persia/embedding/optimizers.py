@@ -1,6 +1,6 @@
-"""Sparse optimizers: how one row and its state change by one gradient, as PyTorch's and fbgemm's optimizers do it.
+"""Sparse optimizers: how rows and their state change by gradients, as PyTorch's and fbgemm's optimizers do it.
 
-Shapes: D dimensions; `gradients` is flat, a row's gradient begins at `at`; a row's values begin at `start`, its state at `own`.
+Shapes: n keys of a request, C rows of a chunk of them, D dimensions.
 """
 
 from __future__ import annotations
@@ -11,19 +11,12 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numba import njit
 
-from persia.embedding.machine import store_value, value_at
+from persia.embedding.rows import ADAGRAD_EPSILON, ADAM_BETA_1, ADAM_BETA_2, adagrad_row, adam_row, sgd_row, sum_of_squares
 from persia.embedding.spec import OPTIMIZERS
 
 SGD: Final = OPTIMIZERS.index("sgd")
 ADAGRAD: Final = OPTIMIZERS.index("adagrad")
 ROWWISE_ADAGRAD: Final = OPTIMIZERS.index("rowwise-adagrad")
-ADAM: Final = OPTIMIZERS.index("adam")
-
-ADAGRAD_EPSILON = np.float32(1e-10)
-ADAM_EPSILON = np.float32(1e-8)
-ADAM_BETA_1, ADAM_BETA_2 = 0.9, 0.999
-MOMENTUM_GAIN = np.float32(1.0 - ADAM_BETA_1)
-SQUARE_GAIN = np.float32(1.0 - ADAM_BETA_2)
 
 
 class Rates(NamedTuple):
@@ -40,62 +33,30 @@ def rates(learning_rate: float, step: int) -> Rates:
 
 
 @njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
-def apply_sgd(values: Any, start: Any, gradients: Any, at: Any, dim: Any, rate: Any) -> None:
-    """Take one step of stochastic gradient descent."""
-    for column in range(dim):
-        store_value(values, start + column, value_at(values, start + column) - rate * gradients[at + column])
-
-
-@njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
-def apply_adagrad(values: Any, start: Any, state: Any, own: Any, gradients: Any, at: Any, dim: Any, rate: Any) -> None:
-    """Take one step of Adagrad: each element's squares are summed first (Duchi et al. 2011; torch.optim.Adagrad)."""
-    for column in range(dim):
-        gradient = gradients[at + column]
-        total = state[own + column] + gradient * gradient
-        state[own + column] = total
-        step = rate * (gradient / (np.sqrt(total) + ADAGRAD_EPSILON))
-        store_value(values, start + column, value_at(values, start + column) - step)
-
-
-@njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
-def apply_rowwise_adagrad(values: Any, start: Any, state: Any, own: Any, gradients: Any, at: Any, dim: Any, rate: Any) -> None:
-    """Take one step of row-wise Adagrad: one sum a row, of the mean squared gradient (fbgemm's EXACT_ROWWISE_ADAGRAD)."""
-    squares = np.float32(0.0)
-    for column in range(dim):
-        squares += gradients[at + column] * gradients[at + column]
-    total = state[own] + squares / np.float32(dim)
+def rowwise_rate(state: Any, own: Any, gradients: Any, at: Any, dim: Any, rate: Any) -> Any:
+    """Add a gradient's mean square to a row's sum and return the row's own rate (fbgemm's EXACT_ROWWISE_ADAGRAD)."""
+    total = state[own] + sum_of_squares(gradients, at, dim) / np.float32(dim)
     state[own] = total
-    scaled = rate / (np.sqrt(total) + ADAGRAD_EPSILON)
-    for column in range(dim):
-        store_value(values, start + column, value_at(values, start + column) - scaled * gradients[at + column])
+    return rate / (np.sqrt(total) + np.float32(ADAGRAD_EPSILON))
 
 
 @njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
-def apply_adam(values: Any, start: Any, state: Any, own: Any, gradients: Any, at: Any, dim: Any, rate: Any) -> None:
-    """Take one step of Adam on this row alone, its moments first in the state, its squares behind (torch.optim.SparseAdam)."""
-    for column in range(dim):
-        gradient = gradients[at + column]
-        moment = state[own + column]
-        square = state[own + dim + column]
-        moment += (gradient - moment) * MOMENTUM_GAIN
-        square += (gradient * gradient - square) * SQUARE_GAIN
-        state[own + column] = moment
-        state[own + dim + column] = square
-        step = rate * (moment / (np.sqrt(square) + ADAM_EPSILON))
-        store_value(values, start + column, value_at(values, start + column) - step)
-
-
-@njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
-def apply_row(memory: Any, shape: Any, rate: Any, slot: Any, gradients: Any, at: Any) -> None:
-    """Change the row in a slot by the gradient at `gradients[at : at + D]`, by the table's optimizer."""
-    values, state = memory.values, memory.state
-    start = slot * shape.row_values
-    own = slot * shape.row_floats + shape.state_start
-    if shape.optimizer == ADAGRAD:
-        apply_adagrad(values, start, state, own, gradients, at, shape.dim, rate.learning_rate)
-    elif shape.optimizer == SGD:
-        apply_sgd(values, start, gradients, at, shape.dim, rate.learning_rate)
-    elif shape.optimizer == ROWWISE_ADAGRAD:
-        apply_rowwise_adagrad(values, start, state, own, gradients, at, shape.dim, rate.learning_rate)
-    else:
-        apply_adam(values, start, state, own, gradients, at, shape.dim, rate.adam_rate)
+def apply_chunk(values: Any, state: Any, shape: Any, rate: Any, found: Any, positions: Any, first: Any, gradients: Any) -> None:
+    """Change the rows in slots `found` i64[C] (-1: none) by the gradients of the request's keys from `first` on."""
+    dim, optimizer = shape.dim, shape.optimizer
+    row_values, row_floats, state_start = shape.row_values, shape.row_floats, shape.state_start
+    learning_rate, adam_rate = rate.learning_rate, rate.adam_rate
+    for i in range(found.shape[0]):
+        slot = found[i]
+        if slot < 0:
+            continue
+        at = (positions[first + i] if positions.shape[0] else first + i) * dim
+        start, own = slot * row_values, slot * row_floats + state_start
+        if optimizer == ADAGRAD:
+            adagrad_row(values, start, state, own, gradients, at, dim, learning_rate)
+        elif optimizer == SGD:
+            sgd_row(values, start, gradients, at, dim, learning_rate)
+        elif optimizer == ROWWISE_ADAGRAD:
+            sgd_row(values, start, gradients, at, dim, rowwise_rate(state, own, gradients, at, dim, learning_rate))
+        else:
+            adam_row(values, start, state, own, gradients, at, dim, adam_rate)

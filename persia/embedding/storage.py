@@ -148,11 +148,10 @@ class Storage:
             raise StorageError(f"the table's file has {size_bytes:,} bytes where its spec asks for {self._size_bytes:,}")
         if size_bytes == 0:
             os.ftruncate(descriptor, self._size_bytes)
-            end = max(section.start + section.size_bytes for section in self._sections.values() if not section.per_slot_bytes)
-            os.posix_fallocate(descriptor, 0, end)
             for section in self._sections.values():
-                if section.name == "slots":  # the list's sentinel, behind the last slot
-                    os.posix_fallocate(descriptor, section.start + section.size_bytes - section.per_slot_bytes, section.per_slot_bytes)
+                # Of what grows with the rows, only the last slot: the list's sentinel lives in it.
+                size_bytes = section.per_slot_bytes or section.size_bytes
+                os.posix_fallocate(descriptor, section.start + section.size_bytes - size_bytes, size_bytes)
 
     def _arrays(self, spec: TableSpec) -> Memory:
         arrays = {name: self._array(section) for name, section in self._sections.items()}

@@ -70,16 +70,19 @@ class EmbeddingTable:
         Raises:
             StorageError: No table there, one of another format, or one that a living process has mapped.
         """
-        spec, storage = Storage.attach(folder)
-        table = cls(spec, storage)
-        memory = storage.memory
-        if memory.header[layout.UNDO_ENTRY]:
-            update_kernels.undo(memory, table._shape)
-        if memory.header[layout.DIRTY]:
-            upkeep_kernels.repair(memory, table._shape)
-        # A process that died between opening an entry and counting its step.
-        memory.header[layout.STEP] = max([table.step, *(int(memory.entry_step[entry]) for entry in table._entries.values())])
+        table = cls(*Storage.attach(folder))
+        table.recover()
         return table
+
+    def recover(self) -> None:
+        """Put right what a killed process left half done; `attach` does it.  Killed itself, it is simply done again."""
+        memory = self._memory
+        if memory.header[layout.UNDO_ENTRY]:
+            update_kernels.undo(memory, self._shape)
+        if memory.header[layout.DIRTY]:
+            upkeep_kernels.repair(memory, self._shape)
+        # A process that died between opening an entry and counting its step.
+        memory.header[layout.STEP] = max([self.step, *(int(memory.entry_step[entry]) for entry in self._entries.values())])
 
     def lookup(self, keys: Keys, out: Floats, positions: Array | None = None) -> None:
         """Write the rows of `keys` u64[n] to `out` f32[n, D], for training: inserts, evicts, refreshes recency.

@@ -19,7 +19,8 @@ from persia.embedding.index_kernels import find
 from persia.embedding.layout import CHUNK_ROWS, GRADIENT_ID_MISSES, UNDO_DONE, UNDO_ENTRY, UNDO_ROWS
 from persia.embedding.lookup_kernels import find_chunk, prefetch_row
 from persia.embedding.machine import fence
-from persia.embedding.optimizers import apply_row
+from persia.embedding.optimizers import apply_chunk
+from persia.embedding.rows import copy_row
 
 
 @njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
@@ -33,15 +34,14 @@ def digest_of(keys: Any, positions: Any) -> Any:
 
 
 @njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
-def settle(memory: Any, keys: Any, positions: Any, start: Any, tags: Any, found: Any) -> Any:
+def settle(hashes: Any, slots: Any, keys: Any, positions: Any, start: Any, tags: Any, found: Any) -> Any:
     """Correct likely slots to true ones (-1: no such row) and return how many keys have no row."""
-    slots = memory.slots
     missing = 0
     for i in range(found.shape[0]):
-        position = positions[start + i] if positions.shape[0] else start + i
+        key = keys[positions[start + i] if positions.shape[0] else start + i]
         slot = found[i]
-        if slot >= 0 and slots[2 * slot] != keys[position]:
-            slot = find(memory.index, slots, tags[i], keys[position])
+        if slot >= 0 and slots[2 * slot] != key:
+            slot = find(hashes, slots, tags[i], key)
             found[i] = slot
         if slot < 0:
             missing += 1
@@ -49,22 +49,16 @@ def settle(memory: Any, keys: Any, positions: Any, start: Any, tags: Any, found:
 
 
 @njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
-def save_rows(memory: Any, shape: Any, entry: Any, found: Any) -> None:
-    """Copy the rows of a chunk aside and mark the chunk."""
-    header, width = memory.header, shape.row_floats
+def save_rows(state: Any, width: Any, found: Any, undo_slots: Any, undo_rows: Any) -> Any:
+    """Copy the rows of a chunk, `width` words each, aside; return how many there are."""
     rows = 0
     for i in range(found.shape[0]):
         slot = found[i]
         if slot >= 0:
-            memory.undo_slots[rows] = slot
-            for word in range(width):
-                memory.undo_rows[rows * width + word] = memory.state[slot * width + word]
+            undo_slots[rows] = slot
+            copy_row(state, slot * width, undo_rows, rows * width, width)
             rows += 1
-    header[UNDO_ROWS] = rows
-    header[UNDO_DONE] = memory.entry_done[entry]
-    fence()
-    header[UNDO_ENTRY] = entry + 1
-    fence()
+    return rows
 
 
 @njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
@@ -75,9 +69,7 @@ def undo(memory: Any, shape: Any) -> None:
     if entry >= 0 and memory.entry_done[entry] == header[UNDO_DONE]:
         # The last copy first: of a row that is there twice, the first copy is the oldest.
         for row in range(header[UNDO_ROWS] - 1, -1, -1):
-            slot = memory.undo_slots[row]
-            for word in range(width):
-                memory.state[slot * width + word] = memory.undo_rows[row * width + word]
+            copy_row(memory.undo_rows, row * width, memory.state, memory.undo_slots[row] * width, width)
     fence()
     header[UNDO_ENTRY] = 0
 
@@ -85,24 +77,26 @@ def undo(memory: Any, shape: Any) -> None:
 @njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
 def update(memory: Any, shape: Any, rate: Any, entry: Any, keys: Any, positions: Any, gradients: Any) -> None:
     """Apply gradients f32[n D] to the rows of keys u64[n], from where the journal entry's progress stands."""
-    header = memory.header
+    header, hashes, slots, values, state = memory.header, memory.hashes, memory.slots, memory.values, memory.state
+    done, undo_slots, undo_rows, width = memory.entry_done, memory.undo_slots, memory.undo_rows, shape.row_floats
     tags, found = np.empty(CHUNK_ROWS, np.uint64), np.empty(CHUNK_ROWS, np.int64)
     count = positions.shape[0] if positions.shape[0] else keys.shape[0]
-    for start in range(memory.entry_done[entry], count, CHUNK_ROWS):
+    for start in range(done[entry], count, CHUNK_ROWS):
         size = min(CHUNK_ROWS, count - start)
-        find_chunk(memory, keys, positions, start, tags[:size], found[:size])
+        find_chunk(hashes, slots, keys, positions, start, tags[:size], found[:size])
         for i in range(size):
             if found[i] >= 0:
-                prefetch_row(memory.state, found[i] * shape.row_floats, shape.row_floats)
-        missing = settle(memory, keys, positions, start, tags[:size], found[:size])
+                prefetch_row(state, found[i] * width, width)
+        missing = settle(hashes, slots, keys, positions, start, tags[:size], found[:size])
         if shape.journaled:
-            save_rows(memory, shape, entry, found[:size])
-        for i in range(size):
-            if found[i] >= 0:
-                position = positions[start + i] if positions.shape[0] else start + i
-                apply_row(memory, shape, rate, found[i], gradients, position * shape.dim)
+            header[UNDO_ROWS] = save_rows(state, width, found[:size], undo_slots, undo_rows)
+            header[UNDO_DONE] = done[entry]
+            fence()
+            header[UNDO_ENTRY] = entry + 1
+            fence()
+        apply_chunk(values, state, shape, rate, found[:size], positions, start, gradients)
         header[GRADIENT_ID_MISSES] += missing
         fence()
-        memory.entry_done[entry] += size
+        done[entry] += size
         fence()
         header[UNDO_ENTRY] = 0

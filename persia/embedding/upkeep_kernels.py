@@ -81,13 +81,13 @@ def repair(memory: Any, shape: Any) -> None:
     fence()
     holes, order = ages(memory, shape)
     clear(memory, shape)
-    memory.index[:] = FREE
+    memory.hashes[:] = FREE
     for i in range(order.shape[0]):
         slot = order[i]
         key = slots[2 * slot]
         link_before(links, slot, np.int64(shape.capacity))
         if key != EMPTY:
-            insert(memory.index, probe_hash(key) >> S32, slot)
+            insert(memory.hashes, probe_hash(key) >> S32, slot)
     header[HOLES] = holes
     fence()
     header[DIRTY] = 0
@@ -134,13 +134,13 @@ def insert_rows(memory: Any, shape: Any, keys: Any, positions: Any, values: Any,
     count = positions.shape[0] if positions.shape[0] else keys.shape[0]
     for start in range(0, count, LOOKUP_CHUNK):
         size = min(LOOKUP_CHUNK, count - start)
-        find_chunk(memory, keys, positions, start, tags[:size], found[:size])
+        find_chunk(memory.hashes, slots, keys, positions, start, tags[:size], found[:size])
         for i in range(size):
             row = positions[start + i] if positions.shape[0] else start + i
             key = keys[row]
             if key == EMPTY:
                 continue
-            slot = find(memory.index, slots, tags[i], key)
+            slot = find(memory.hashes, slots, tags[i], key)
             if slot >= 0:
                 touch(memory.links, slot, np.int64(shape.capacity))
             else:

@@ -134,14 +134,23 @@ def recover(folder: Path, model: Model) -> None:
         model.rows = OrderedDict(zip(rows.keys.tolist(), zip(values, rows.state, strict=True), strict=True))
 
 
+def warm_up(spec: TableSpec) -> None:
+    """Load the compiled kernels before the first fork, so that children begin at once."""
+    with EmbeddingTable.create(spec, None) as table:
+        out = np.empty((1, DIM), np.float32)
+        table.lookup(np.zeros(1, np.uint64), out)
+        table.update(np.zeros(1, np.uint64), out, number=0)
+
+
 def main() -> None:
     folder, (rounds, keys, capacity, bytes_per_parameter) = Path(sys.argv[1]), map(int, sys.argv[2:6])
     spec = spec_of(dim=DIM, capacity_rows=capacity, bytes_per_parameter=bytes_per_parameter)
+    warm_up(spec)
     EmbeddingTable.create(spec, folder).close()
     model, draws = Model(spec, keys), np.random.default_rng(keys)
     in_lookup = in_chunk = 0
     for _ in range(rounds):
-        killed_while_hammering(folder, model, model.done, float(draws.uniform(0.004, 0.02)))
+        killed_while_hammering(folder, model, model.done, float(draws.uniform(0.002, 0.015)))
         dirty, marked = marks(folder)
         in_lookup, in_chunk = in_lookup + dirty, in_chunk + marked
         recover(folder, model)

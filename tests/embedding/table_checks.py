@@ -58,6 +58,6 @@ def check(table: EmbeddingTable) -> None:
     assert (keys[:holes] == EMPTY).all()
     assert (keys[holes:] != EMPTY).all()
     assert len(set(keys[holes:].tolist())) == used - holes
-    assert np.count_nonzero(memory.index) == used - holes
+    assert np.count_nonzero(memory.hashes) == used - holes
     for slot, key in zip(walked[holes:], keys[holes:], strict=True):
-        assert find(memory.index, memory.slots, np.uint64(probe_hash(key)) >> S32, key) == slot
+        assert find(memory.hashes, memory.slots, np.uint64(probe_hash(key)) >> S32, key) == slot

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 pytest.importorskip("numba")
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
+
+import torch
 
 from persia.embedding.table import EmbeddingTable
 from tests.embedding.table_checks import peeked, spec_of

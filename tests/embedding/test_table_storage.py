@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -101,12 +102,12 @@ def test_file_grows_with_the_rows(tmp_path: Path) -> None:
         assert few < 0.6 * spec.bytes_per_row * spec.capacity_rows
         table.lookup(np.arange(400_000, dtype=np.uint64), np.empty((400_000, 16), np.float32))
         assert table.resident_bytes > few
-        assert table.resident_bytes_per_row < spec.bytes_per_row + 2
+        assert table.resident_bytes_per_row < spec.bytes_per_row + 20  # some file systems fill the gaps between arrays
 
 
 def test_sections_do_not_overlap() -> None:
     placed = sections(spec_of(dim=33, capacity_rows=100_001, bytes_per_parameter=2))
-    for section, following in zip(placed, placed[1:], strict=False):
+    for section, following in pairwise(placed):
         assert section.start % 4096 == 0
         assert section.start + section.size_bytes <= following.start
 
