@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from persia.dense.memory import keep_freed_memory
 from persia.dense.model import DenseModel, Embeddings, LossScale, RawBags, build
 from persia.dense.quality import auc, logloss
 from persia.dense.spec import DenseSpec
@@ -20,6 +21,7 @@ __all__ = [
     "build",
     "flat_gradients",
     "flat_parameters",
+    "keep_freed_memory",
     "load_state_arrays",
     "logloss",
     "make_optimizer",

@@ -9,15 +9,15 @@ products of even sizes run faster), P = V (V - 1) / 2 pairs in the order (1,0), 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-_ROUND_ROWS = 8
-_SLICE_VALUES = 1 << 17  # of a thread's slice of vectors: half a MiB, which leaves room beside it in a cache of 1 MiB
+_ROUND_ROWS = 4
+_SLICE_VALUES = 1 << 19  # of a thread's slice of vectors: 2 MiB; smaller ones cost more calls than they save cache misses
 _MOST_GROUPS = 4  # above, one concatenation beats copying every group into every slice
 
 
@@ -25,6 +25,7 @@ class DotInteraction(nn.Module):
     """Concatenates the bottom output [B,W] and the P pairwise dots to [B,W+P]; holds the two index tables."""
 
     columns: Tensor  # the P of a sample's R*R products that are kept, in order
+    plain_columns: Tensor  # the same where rows are not rounded up
     partners: Tensor  # for each of the R*R products: its column in [B,W+P] (any, on the diagonal and in rounding)
 
     def __init__(self, vectors: int, width: int) -> None:
@@ -37,18 +38,17 @@ class DotInteraction(nn.Module):
         self.rows = rows
         self.register_buffer("columns", products, persistent=False)
         self.register_buffer("partners", partners.reshape(-1), persistent=False)
-        self.register_buffer("pairs", first * vectors + second, persistent=False)
+        self.register_buffer("plain_columns", first * vectors + second, persistent=False)
 
     def forward(self, bottom: Tensor, embeddings: tuple[Tensor, ...]) -> Tensor:
         """Return [B,W+P] of the bottom output [B,W] and each group's embeddings [B,F,W]."""
         if not bottom.is_cpu or torch.is_autocast_enabled(bottom.device.type):
             vectors = torch.cat([bottom.unsqueeze(1), *embeddings], 1)
             products = torch.bmm(vectors, vectors.transpose(1, 2)).flatten(1)
-            return torch.cat([bottom, products.index_select(1, self.pairs).to(bottom.dtype)], 1)
+            return torch.cat([bottom, products.index_select(1, self.plain_columns).to(bottom.dtype)], 1)
         if len(embeddings) > _MOST_GROUPS:
             embeddings = (torch.cat(embeddings, 1),)
-        out: Tensor = _Dots.apply(self.rows, self.columns, self.partners, bottom, *embeddings)
-        return out
+        return _dots(self.rows, self.columns, self.partners, bottom, *embeddings)
 
 
 class _Dots(torch.autograd.Function):
@@ -70,7 +70,7 @@ class _Dots(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         partners, bottom, *embeddings = ctx.saved_tensors
         rows, width = ctx.rows, bottom.shape[1]
@@ -82,7 +82,7 @@ class _Dots(torch.autograd.Function):
         gradients = [torch.empty_like(group, memory_format=torch.contiguous_format) for group in embeddings]
         for low, high, vectors in slices:
             flat = torch.index_select(gradient[low:high], 1, partners, out=symmetric[: high - low])
-            square = flat.unflatten(1, (rows, rows))
+            square = flat.view(-1, rows, rows)
             square.diagonal(dim1=1, dim2=2).zero_()
             part = torch.bmm(square, vectors, out=moved[: high - low])
             torch.add(part[:, 0], gradient[low:high, :width], out=bottom_gradient[low:high])
@@ -91,6 +91,9 @@ class _Dots(torch.autograd.Function):
                 group[low:high] = part[:, row : row + group.shape[1]]
                 row += group.shape[1]
         return None, None, None, bottom_gradient, *gradients
+
+
+_dots: Callable[..., Tensor] = _Dots.apply
 
 
 class _Slices:

@@ -5,7 +5,7 @@ Shapes: B samples, F features of a group, D its dim, W width inside the network,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -39,7 +39,8 @@ Embeddings = Sequence[Tensor | RawBags]
 class DenseModel(nn.Module):
     """An mlp: all inputs, concatenated, through the layers. A dlrm: dense features through a bottom network, then dot interaction.
 
-    The numeric work is in fp32 on a CPU whatever the spec's precision; on an accelerator fp16 and bf16 run under autocast.
+    Weights are fp32. On an accelerator fp16 and bf16 run under autocast. On a CPU bf16 is used for the layers' products where
+    the processor multiplies it; all other work is fp32, whatever the spec's precision.
     """
 
     def __init__(self, spec: DenseSpec) -> None:
@@ -50,6 +51,7 @@ class DenseModel(nn.Module):
             self.bottom = Tower(spec.bottom_widths, last_relu=True)
             self.interaction = DotInteraction(spec.features + 1, spec.bottom_widths[-1])
         self.top = Tower(spec.top_widths, last_relu=False)
+        self._cpu_dtype = torch.bfloat16 if spec.precision == "bf16" and kernels.MULTIPLIES_BF16 else torch.float32
         self.loss_scale = LossScale(enabled=spec.precision == "fp16")
 
     def forward(self, dense: Tensor, embeddings: Embeddings) -> Tensor:
@@ -67,10 +69,10 @@ class DenseModel(nn.Module):
     def _logits(self, dense: Tensor, embeddings: Embeddings) -> Tensor:
         vectors = self._vectors(len(dense), embeddings)
         if self.spec.architecture == "dlrm":
-            inputs = self.interaction(self.bottom(dense), vectors)
+            inputs = self.interaction(self.bottom(dense, self._cpu_dtype), vectors)
         else:
             inputs = torch.cat([dense, *(group.flatten(1) for group in vectors)], 1)
-        logits: Tensor = self.top(inputs).squeeze(1)
+        logits: Tensor = self.top(inputs, self._cpu_dtype).squeeze(1)
         return logits
 
     def _vectors(self, samples: int, embeddings: Embeddings) -> tuple[Tensor, ...]:
@@ -159,8 +161,7 @@ def sum_bags(bags: RawBags, samples: int) -> Tensor:
     owner = torch.repeat_interleave(torch.arange(count, device=lengths.device), lengths)
     if len(owner) != len(bags.rows):
         raise ValueError(f"offsets of {len(owner)} rows for {len(bags.rows)} rows")
-    summed: Tensor = _SumBags.apply(bags.rows, owner, count)
-    return summed.view(count // samples, samples, -1).transpose(0, 1)
+    return _sum_bags(bags.rows, owner, count).view(count // samples, samples, -1).transpose(0, 1)
 
 
 class _SumBags(torch.autograd.Function):
@@ -172,7 +173,10 @@ class _SumBags(torch.autograd.Function):
         return rows.new_zeros(count, rows.shape[1]).index_add_(0, owner, rows)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (owner,) = ctx.saved_tensors
         return gradient.index_select(0, owner), None, None
+
+
+_sum_bags: Callable[..., Tensor] = _SumBags.apply

@@ -69,7 +69,7 @@ class DenseSpec:
         """Return the widths from dense features to the embedding width of a dlrm's bottom network; empty for an mlp."""
         if self.architecture == "mlp":
             return ()
-        hidden = self.layers[:1] if self.bottom_layers is None else self.bottom_layers
+        hidden = self.bottom_layers or self.layers[:1]
         return (self.dense_features, *hidden, self.projection_dim or self.dims[0])
 
     @property

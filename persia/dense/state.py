@@ -76,7 +76,7 @@ def set_flat_parameters(model: nn.Module, vector: Tensor) -> None:
     if vector.shape != (sum(sizes),):
         raise ValueError(f"a vector of {list(vector.shape)} values for {sum(sizes)} dense parameters")
     with torch.no_grad():
-        for parameter, part in zip(parameters, vector.split(sizes), strict=True):
+        for parameter, part in zip(parameters, torch.split(vector, sizes), strict=True):
             parameter.copy_(part.view_as(parameter))
 
 

@@ -10,6 +10,7 @@ Shapes: B samples, K inputs, N outputs of a layer.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ class _Layer(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None, None]:
         x, weight, y = ctx.saved_tensors
         if y is not None:
@@ -45,6 +46,9 @@ class _Layer(torch.autograd.Function):
         return x_gradient, kernels.weight_gradient(gradient, x), gradient.sum(0), None, None, None
 
 
+_layer: Callable[..., Tensor] = _Layer.apply
+
+
 class Tower(nn.Module):
     """Linear layers of the given widths with ReLU after each but the last, and after the last if `last_relu`."""
 
@@ -55,14 +59,19 @@ class Tower(nn.Module):
         self.biases = nn.ParameterList(torch.empty(outputs) for _, outputs in pairs)
         self.relus = (*(True for _ in pairs[1:]), last_relu)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the last layer's values [B,N] of x [B,K]."""
+    def forward(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return the last layer's values [B,N] of x [B,K]; on a CPU `dtype` bfloat16 makes the products in between bf16."""
         own = x.is_cpu and not torch.is_autocast_enabled(x.device.type)
+        wanted = x.dtype
+        half = own and dtype == torch.bfloat16
+        x = x.to(dtype) if half else x
         last = len(self.relus) - 1
         for index, (weight, bias, relu) in enumerate(zip(self.weights, self.biases, self.relus, strict=True)):
-            if own:
-                x = _Layer.apply(x, weight, bias, relu, index > 0, relu and index == last)
+            if half:
+                x = _layer(x, weight.to(dtype), bias.to(dtype), relu, index > 0, relu and index == last)
+            elif own:
+                x = _layer(x, weight, bias, relu, index > 0, relu and index == last)
             else:
                 x = functional.linear(x, weight, bias)
                 x = x.relu_() if relu else x
-        return x
+        return x.to(wanted) if half else x

@@ -53,7 +53,7 @@ def train_batch(model: nn.Module, dense: Tensor, embeddings: Embeddings, labels:
         leaves.append(leaf)
         inputs.append(RawBags(rows=leaf, offsets=group.offsets) if isinstance(group, RawBags) else leaf)
     loss = functional.binary_cross_entropy_with_logits(model(dense, inputs), labels)
-    (loss if scale == 1.0 else loss * scale).backward()
+    torch.autograd.backward(loss if scale == 1.0 else loss * scale)
     gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad.contiguous() for leaf in leaves]
     if scale != 1.0:
         torch._foreach_mul_([*gradients, *_dense_gradients(model)], 1.0 / scale)
