@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shutil
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -19,8 +17,9 @@ from persia.commands.run_directory import RunDirectory
 from persia.commands.simulate import command_line, resolved_yaml
 from persia.commands.training import log_digest, result_json, summary
 from persia.runtime import coordinator
-from persia.runtime.checkpoint import CheckpointError, latest
+from persia.runtime.checkpoint import CheckpointError, check_matches, latest
 from persia.runtime.coordinator import Options, Outcome, RunFailed
+from persia.runtime.interrupts import Interrupts
 from persia.runtime.plan import make_plan
 from persia.runtime.tables import room_for_tables
 from persia.scenario import Scenario, load_scenario
@@ -58,11 +57,11 @@ def run(
         scenario = scenario.model_copy(update={"workload": workload})
     _check_machine(scenario, options)
     directory = _reopen(resume, scenario) if resume else RunDirectory.create(out, name=scenario.name, command=command_line())
-    with directory, _terminated_is_interrupted():
+    with Interrupts(ends_process=True) as interrupts, directory:
         directory.write_text("scenario.yaml", resolved_yaml(scenario))
         try:
             with _bar(scenario.name) as show:
-                outcome = coordinator.run(scenario, directory.path, options=options, progress=show)
+                outcome = coordinator.run(scenario, directory.path, options=options, progress=show, interrupts=interrupts)
         except (RunFailed, CheckpointError) as error:
             mistake = isinstance(error, CheckpointError) or error.mistake
             raise Failure(ExitCode.USAGE if mistake else ExitCode.ENVIRONMENT, str(error)) from error
@@ -115,7 +114,14 @@ def _reopen(resume: Path, scenario: Scenario) -> RunDirectory:
         )
     if (resume / "result.json").exists():
         raise Failure(ExitCode.USAGE, f"{resume} holds a complete run: there is nothing to resume. Start a new one without --resume.")
-    if latest(resume / "checkpoints") is None:
+    try:
+        coordinator.check_free(resume)
+        checkpoint = latest(resume / "checkpoints")
+        if checkpoint is not None:  # refused before the directory's scenario is replaced by one that does not match
+            check_matches(checkpoint, make_plan(scenario))
+    except (CheckpointError, RunFailed) as error:
+        raise Failure(ExitCode.USAGE, str(error)) from error
+    if checkpoint is None:
         note(f"{resume} holds no checkpoint: training begins again. Set schedule.checkpoint_every_steps to have some.")
     return RunDirectory(resume, command=command_line())
 
@@ -129,20 +135,6 @@ def _finish(directory: RunDirectory, scenario: Scenario, outcome: Outcome) -> di
         if errors.is_dir() and not any(path.stat().st_size for path in errors.iterdir()):
             shutil.rmtree(errors)
     return result
-
-
-@contextmanager
-def _terminated_is_interrupted() -> Iterator[None]:
-    """Let SIGTERM end a run as Ctrl-C does: in order, and with nothing left behind."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ are ended and a new attempt begins from the last checkpoint.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from persia.runtime import checkpoint as checkpoints_of
+from persia.runtime.interrupts import Interrupts
 from persia.runtime.plan import Plan
 from persia.runtime.processes import Process, Processes
+from persia.runtime.records import cut_after_last_lines
 from persia.runtime.session import Session
 from persia.runtime.transport import Kind, Mailbox, Message
 
@@ -93,17 +95,29 @@ ShowProgress = Callable[[Progress], None]
 class Attempt:
     """One attempt: from the start of all processes to the end of the data, or to the death of a rank."""
 
-    def __init__(self, plan: Plan, session: Session, state: Path, options: Options, outcome: Outcome, progress: ShowProgress) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        session: Session,
+        state: Path,
+        options: Options,
+        outcome: Outcome,
+        progress: ShowProgress,
+        interrupts: Interrupts,
+        locks: Sequence[int],
+    ) -> None:
+        """Open the inbox; `locks` are file descriptors that every process of the attempt keeps open."""
         self._plan = plan
         self._session = session
         self._options = options
         self._outcome = outcome
         self._progress = progress
+        self._interrupts = interrupts
         own = session.endpoints["coordinator"][0] if session.endpoints else f"tcp://{session.bind}:0"
         self._mailbox = Mailbox(endpoint=own, role="coordinator", index=0, token=bytes.fromhex(session.token))
         path = state / "session.json"
         session.write(path)
-        self.processes = Processes(path, Path(session.attempt) / "errors")
+        self.processes = Processes(path, Path(session.attempt) / "errors", locks)
         self._remote = options.remote
         self._expected = {(role, index) for role, count in plan.processes().items() for index in range(count)}
         self._ready: set[tuple[str, int]] = set()
@@ -113,10 +127,12 @@ class Attempt:
         self._pushed_steps: dict[int, int] = {}
         self._lives: dict[tuple[str, int], dict[int, Mapping[str, Any]]] = {}
         self._evaluated: dict[str, Any] | None = None
-        self._saved_step = -1
+        self._saving = False  # the trained model, at the end
+        self._saved_step = plan.header.first_step - 1
+        self._looked_s = 0.0
         self._last_step = plan.stop_batch // plan.ranks - 1
         self._listeners: dict[Kind, Callable[[Message], None]] = {
-            Kind.READY: lambda message: self._ready.add((message.role, message.index)),
+            Kind.READY: self._is_ready,
             Kind.PROGRESS: self._progressed,
             Kind.STATS: self._counted,
             Kind.FINISHED: lambda message: self._finished.add(message.index),
@@ -127,7 +143,8 @@ class Attempt:
         }
 
     def run(self) -> None:
-        """Train all steps, evaluate, save; raises RankDied, RunFailed."""
+        """Train all steps, evaluate, save; raises RankDied, RunFailed, KeyboardInterrupt."""
+        self._interrupts.check()
         for role, index in sorted(self._expected - self._remote):
             self.processes.start(role, index)
         self._meet()
@@ -135,12 +152,21 @@ class Attempt:
         for role, index in sorted(self._expected):
             self._mailbox.send(role, index, Kind.START)
         self._serve(lambda: len(self._finished) == self._plan.ranks, "training")
-        save = self._options.save and not (self._saved_step == self._last_step or self._last_step in self._written)
-        if save:
-            for server in range(self._plan.servers):
-                self._mailbox.send("parameter_server", server, Kind.ASK_SNAPSHOT, self._last_step)
-        self._mailbox.send("nn_worker", 0, Kind.EVALUATE, self._last_step, extra=int(save))
-        self._serve(lambda: self._evaluated is not None and (not self._options.save or self._saved_step == self._last_step), "evaluating")
+        self._saving = self._options.save
+        for server in range(self._plan.servers):
+            self._save_server(server)
+        every = self._plan.header.rank.checkpoint_every_steps
+        ranks_save_it = every > 0 and (self._last_step + 1) % every == 0  # a checkpoint like any other
+        self._mailbox.send("nn_worker", 0, Kind.EVALUATE, self._last_step, extra=int(self._unsaved() and not ranks_save_it))
+        self._serve(lambda: self._evaluated is not None and (not self._unsaved()), "evaluating")
+
+    def _unsaved(self) -> bool:
+        return self._saving and self._saved_step != self._last_step
+
+    def _save_server(self, server: int) -> None:
+        """Let a server write its part of the trained model, unless it is written: one that came back may have lost it."""
+        if self._unsaved() and ("parameter_server", server) not in self._written.get(self._last_step, ()):
+            self._mailbox.send("parameter_server", server, Kind.ASK_SNAPSHOT, self._last_step)
 
     def _meet(self) -> None:
         """Learn every process's inbox, those on other hosts too."""
@@ -148,7 +174,7 @@ class Attempt:
         if not endpoints:
             from persia.runtime.rendezvous import exchange_endpoints
 
-            endpoints = exchange_endpoints(self._session, "coordinator", 0, self._mailbox.endpoint, self._plan.processes())
+            endpoints = exchange_endpoints(self._session, "coordinator", 0, self._mailbox.endpoint, self._plan.processes(), self._look)
         for role, inboxes in endpoints.items():
             for index, endpoint in enumerate(inboxes):
                 self._mailbox.connect(role, index, endpoint)
@@ -170,21 +196,24 @@ class Attempt:
         """Tell every process to end, hear its last counts, wait for it; kill what does not listen."""
         for role, index in sorted(self._expected):
             self._mailbox.send(role, index, Kind.STOP)
+        self.processes.kill_all_but(self._ready)  # one that starts does not listen yet, and has nothing to tell
         due_s = time.monotonic() + _STOP_S
-        heard = 0
-        while time.monotonic() < due_s and heard < len(self._expected):
+        silent = self._expected & self._ready
+        while time.monotonic() < due_s and silent:
             message = self._mailbox.receive(_POLL_S)
-            if isinstance(message, Message):
-                self._hear(message)
-                heard += message.kind is Kind.STATS
-            elif len(self.processes.dead()) == len(self._expected):
-                break
+            if not isinstance(message, Message):
+                silent -= {(process.role, process.index) for process in self.processes.dead()}
+            elif message.kind is Kind.STATS:
+                self._counted(message)
+                silent.discard((message.role, message.index))
         self.processes.end(max(0.2, due_s - time.monotonic()))
 
     def close(self) -> None:
-        """Kill what is left, take the counts into the outcome, close the inbox."""
+        """Kill what is left, close the inbox, let no file end in the middle; take the counts into the outcome."""
         self.processes.kill()
         self._mailbox.close()
+        cut_after_last_lines(Path(self._session.attempt))
+        checkpoints_of.sweep_partial(self._folder)
         outcome = self._outcome
         for key, lives in self._lives.items():
             outcome.stats.setdefault(key, []).extend(lives.values())
@@ -204,12 +233,19 @@ class Attempt:
             message = self._mailbox.receive(_POLL_S)
             if isinstance(message, Message):
                 self._hear(message)
-                continue
-            self._look_after_processes()
+                if time.monotonic() - self._looked_s < _POLL_S:
+                    continue
+            self._look()
             self._show(phase)
             if patience_s is not None and time.monotonic() - began_s > patience_s:
                 missing = ", ".join(f"{role} {index}" for role, index in sorted(self._expected - self._ready))
                 raise RunFailed(f"not ready after {patience_s:.0f} s: {missing}", mistake=False)
+
+    def _look(self) -> None:
+        """Look for an interrupt and for dead processes, however many messages there are."""
+        self._looked_s = time.monotonic()
+        self._interrupts.check()
+        self._look_after_processes()
 
     def _hear(self, message: Message) -> None:
         listener = self._listeners.get(message.kind)
@@ -225,7 +261,7 @@ class Attempt:
                 raise RunFailed(f"{process.name} dies again and again. {self._obituary(process)}", mistake=False)
             self._outcome.restarts += 1
             self._ready.discard((process.role, process.index))
-            self.processes.restart(process)
+            self.processes.restart(process, sum(map(len, self._trained.values())))
 
     def _drain(self) -> None:
         while isinstance(message := self._mailbox.receive(0.0), Message):
@@ -236,6 +272,11 @@ class Attempt:
         return f"{process.name} ended with {process.popen.returncode}." + (f" Its last words:\n{complaint}" if complaint else "")
 
     # --- what the processes say -------------------------------------------------------------------------------
+
+    def _is_ready(self, message: Message) -> None:
+        self._ready.add((message.role, message.index))
+        if message.role == "parameter_server":
+            self._save_server(message.index)
 
     def _progressed(self, message: Message) -> None:
         if message.number < 0:

@@ -7,11 +7,14 @@ It is written under a hidden name and renamed when it is whole.  Arrays only, no
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -25,6 +28,7 @@ Array = np.ndarray[Any, Any]
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+_REMEDY = "Remove the checkpoint's folder to go on from an earlier one."
 
 
 class CheckpointError(ValueError):
@@ -43,7 +47,7 @@ class Checkpoint:
     def of(cls, folder: Path) -> Checkpoint:
         """Return the checkpoint in a folder; raises CheckpointError where its manifest is damaged or of another version."""
         manifest = _read_manifest(folder / MANIFEST)
-        return cls(folder=folder, step=int(manifest["step"]), servers=int(manifest["servers"]))
+        return cls(folder=folder, step=manifest["step"], servers=manifest["servers"])
 
 
 def folder_of(checkpoints: Path, step: int) -> Path:
@@ -73,14 +77,24 @@ def write_dense(checkpoints: Path, step: int, arrays: Mapping[str, Array]) -> No
 
 
 def _save(path: Path, arrays: Mapping[str, Any]) -> None:
-    np.savez(path, **dict(arrays))
+    with path.open("wb") as file:
+        np.savez(file, **dict(arrays))
+        _to_disk(file)
+
+
+def _to_disk(file: IO[Any]) -> None:
+    """Wait until the machine's death, too, would leave the file whole."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def complete(checkpoints: Path, step: int, plan: Plan) -> Path:
     """Make a written checkpoint valid: add its manifest, give it its name."""
     partial, folder = partial_of(checkpoints, step), folder_of(checkpoints, step)
     manifest = {"schema_version": SCHEMA_VERSION, "step": step, **description(plan), "servers": plan.servers}
-    (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    with (partial / MANIFEST).open("w", encoding="utf-8") as file:
+        file.write(json.dumps(manifest, indent=2) + "\n")
+        _to_disk(file)
     partial.rename(folder)
     return folder
 
@@ -124,16 +138,22 @@ def latest(checkpoints: Path) -> Checkpoint | None:
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        version = manifest["schema_version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: not a checkpoint's manifest ({error}). Remove its folder to go on from an earlier one.") from error
-    if version != SCHEMA_VERSION:
-        raise CheckpointError(f"{path}: schema_version {version!r}; this program reads {SCHEMA_VERSION}.")
-    return dict(manifest)
+        if not isinstance(manifest, dict) or "schema_version" not in manifest:
+            raise ValueError("it has no schema_version")
+        if manifest["schema_version"] != SCHEMA_VERSION:
+            raise CheckpointError(f"{path}: schema_version {manifest['schema_version']!r}; this program reads {SCHEMA_VERSION}.")
+        for name, least in (("step", 0), ("servers", 1)):
+            if not isinstance(manifest.get(name), int) or manifest[name] < least:
+                raise ValueError(f"its {name} is {manifest.get(name)!r}")
+    except CheckpointError:
+        raise
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint's manifest: {error}. {_REMEDY}") from error
+    return manifest
 
 
 def check_matches(checkpoint: Checkpoint, plan: Plan) -> None:
-    """Refuse a checkpoint of another model, data set or batch.
+    """Refuse a checkpoint of another model, data set or batch, or one from beyond the end of the run.
 
     Raises:
         CheckpointError: names everything that differs.
@@ -144,6 +164,11 @@ def check_matches(checkpoint: Checkpoint, plan: Plan) -> None:
         raise CheckpointError(
             f"{checkpoint.folder}: the checkpoint does not match the scenario: {'; '.join(differences)}. "
             "Resume with the scenario it was written with (only the number of servers and workers may change), or start a new run."
+        )
+    steps = plan.stop_batch // plan.ranks
+    if checkpoint.step >= steps:
+        raise CheckpointError(
+            f"{checkpoint.folder}: the checkpoint holds {checkpoint.step + 1} steps, the scenario trains {steps}. Raise workload.samples."
         )
 
 
@@ -160,34 +185,44 @@ def _differences(written: Any, wanted: Any, path: str = "") -> Iterator[str]:
 
 def read_dense(checkpoint: Checkpoint) -> dict[str, Array]:
     """Return the dense model and its optimizer."""
-    with np.load(checkpoint.folder / "dense.npz", allow_pickle=False) as arrays:
-        return dict(arrays)
+    return _load(checkpoint.folder / "dense.npz")
 
 
 def read_dense_shards(checkpoint: Checkpoint) -> list[dict[str, Array]]:
     """Return the servers' slices of the dense vector in order; empty ones outside mode async."""
-    shards = []
-    for server in range(checkpoint.servers):
-        with np.load(checkpoint.folder / f"server-{server}" / "dense.npz", allow_pickle=False) as arrays:
-            shards.append(dict(arrays))
-    return shards
+    return [_load(checkpoint.folder / f"server-{server}" / "dense.npz") for server in range(checkpoint.servers)]
 
 
 def read_rows(checkpoint: Checkpoint, group: int) -> Iterable[Rows]:
     """Yield a group's rows of every server that wrote the checkpoint, each oldest first."""
     for server in range(checkpoint.servers):
-        with np.load(checkpoint.folder / f"server-{server}" / f"group-{group}.npz", allow_pickle=False) as arrays:
-            yield Rows(keys=arrays["keys"], values=arrays["values"], state=arrays["state"], step=int(arrays["step"]))
+        arrays = _load(checkpoint.folder / f"server-{server}" / f"group-{group}.npz", ("keys", "values", "state", "step"))
+        yield Rows(keys=arrays["keys"], values=arrays["values"], state=arrays["state"], step=int(arrays["step"]))
+
+
+def _load(path: Path, names: Sequence[str] = ()) -> dict[str, Array]:
+    """Return a file's arrays; raises CheckpointError where it is missing, damaged, or lacks one of `names`."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        missing = [name for name in names if name not in arrays]
+        if missing:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        raise CheckpointError(f"{path}: this part of the checkpoint is damaged: {error}. {_REMEDY}") from error
+    return arrays
 
 
 def sweep(checkpoints: Path, keep: int) -> None:
     """Remove all but the last `keep` whole checkpoints, and what a killed run left unfinished before the last."""
     whole = sorted(path.parent for path in checkpoints.glob(f"step-*/{MANIFEST}"))
     for folder in whole[: max(0, len(whole) - keep)]:
-        shutil.rmtree(folder)
+        hidden = folder.with_name(f".{folder.name}.partial")  # never half a checkpoint under a whole one's name
+        folder.rename(hidden)
+        shutil.rmtree(hidden)
 
 
 def sweep_partial(checkpoints: Path) -> None:
     """Remove unfinished checkpoints: nobody writes them any more."""
     for folder in checkpoints.glob(".step-*.partial"):
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import shutil
 import time
@@ -11,13 +12,16 @@ from pathlib import Path
 
 from persia.runtime import checkpoint as checkpoints_of
 from persia.runtime.attempt import Attempt, Options, Outcome, Progress, RankDied, RunFailed, ShowProgress
+from persia.runtime.interrupts import Interrupts
 from persia.runtime.plan import Plan, make_plan
-from persia.runtime.session import Session, make_state_folder, socket_endpoints
+from persia.runtime.records import cut_after_last_lines
+from persia.runtime.session import Session, hold, make_state_folder, socket_endpoints
 from persia.scenario import Scenario
 
 __all__ = ["Attempt", "Options", "Outcome", "Progress", "RunFailed", "ShowProgress", "run"]
 
 _ATTEMPTS_WITHOUT_PROGRESS = 3
+_ORPHANS_S = 5.0  # patience with the processes of a coordinator that was killed
 
 
 def run(
@@ -27,15 +31,49 @@ def run(
     options: Options,
     progress: ShowProgress = lambda progress: None,
     started: Callable[[Attempt], None] = lambda attempt: None,
+    interrupts: Interrupts | None = None,
 ) -> Outcome:
     """Train a scenario into a run directory that holds its `scenario.yaml`; goes on from its last checkpoint, if there is one.
 
-    `started` is given each attempt when it begins (tests look at its processes).
+    `started` is given each attempt when it begins (tests look at its processes).  `interrupts` are those that the caller
+    has begun to note; without them they are noted from here to the end.
 
     Raises:
         RunFailed: the run cannot go on.
         CheckpointError: the directory's checkpoint does not fit the scenario.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; nothing runs any more, nothing is left behind but the run directory.
     """
+    with contextlib.ExitStack() as cleanup:
+        interrupts = interrupts or cleanup.enter_context(Interrupts())
+        lock = _hold(folder)
+        cleanup.callback(os.close, lock)
+        for attempt in (folder / "attempts").glob("*"):
+            cut_after_last_lines(attempt)
+        return _train(scenario, folder, options, progress, started, interrupts, lock)
+
+
+def check_free(folder: Path) -> None:
+    """Raise RunFailed while another coordinator, or a process that one has left behind, works in a run directory."""
+    os.close(_hold(folder))
+
+
+def _hold(folder: Path) -> int:
+    lock = hold(folder, _ORPHANS_S)
+    if lock is None:
+        raise RunFailed(f"{folder}: another process is training into this directory. Wait for it, or end it.", mistake=True)
+    return lock
+
+
+def _train(
+    scenario: Scenario,
+    folder: Path,
+    options: Options,
+    progress: ShowProgress,
+    started: Callable[[Attempt], None],
+    interrupts: Interrupts,
+    lock: int,
+) -> Outcome:
+    """Make attempts until one comes to the end."""
     began_s = time.perf_counter()
     began_at_s = time.time()
     checkpoints = folder / "checkpoints"
@@ -49,8 +87,10 @@ def run(
         plan = outcome.plan = make_plan(scenario, first_step=first_step)
         if restore is not None:
             checkpoints_of.check_matches(restore, plan)
+            outcome.checkpoint = restore.folder
+        outcome.qualities = [quality for quality in outcome.qualities if quality["step"] <= first_step]  # the others come again
         try:
-            _attempt(plan, folder, restore, began_at_s, options, outcome, progress, started)
+            _attempt(plan, folder, restore, began_at_s, options, outcome, progress, started, interrupts, lock)
         except RankDied as death:
             hopeless.append(first_step)
             if hopeless[-_ATTEMPTS_WITHOUT_PROGRESS:] == [first_step] * _ATTEMPTS_WITHOUT_PROGRESS:
@@ -70,6 +110,8 @@ def _attempt(
     outcome: Outcome,
     progress: ShowProgress,
     started: Callable[[Attempt], None],
+    interrupts: Interrupts,
+    lock: int,
 ) -> None:
     """Make a session, run it, leave nothing behind but the run directory."""
     attempts = folder / "attempts"
@@ -77,8 +119,9 @@ def _attempt(
     attempt_folder = attempts / f"{len(list(attempts.iterdir())) + 1:03d}"
     attempt_folder.mkdir()
     outcome.attempts += 1
-    state = make_state_folder(folder)
+    state, state_lock = make_state_folder(folder)
     with contextlib.ExitStack() as cleanup:
+        cleanup.callback(os.close, state_lock)
         cleanup.callback(shutil.rmtree, state, ignore_errors=True)
         store = cleanup.enter_context(_host_store(options)) if plan.ranks > 1 or options.rendezvous else None
         session = Session(
@@ -98,7 +141,7 @@ def _attempt(
         )
         if options.rendezvous:
             _publish(session, outcome.attempts, plan.scenario.name)
-        attempt = Attempt(plan, session, state, options, outcome, progress)
+        attempt = Attempt(plan, session, state, options, outcome, progress, interrupts, (lock, state_lock))
         cleanup.callback(attempt.close)
         started(attempt)
         attempt.run_to_end()

@@ -114,7 +114,6 @@ class Driver:
         self._told: deque[tuple[Sequence[Event], Callable[[], None] | None]] = deque()
         self._telling = False
         self._running = True
-        self._parent = os.getppid()
 
     def tell(self, *events: Event, recorded: Callable[[], None] | None = None) -> None:
         """Tell the schedule what happened and carry out its commands; during a command, afterwards.
@@ -150,13 +149,13 @@ class Driver:
         """End the loop after what is being handled."""
         self._running = False
 
-    def run(self, role: Role, first: Event | None = None, *, watch_parent: bool = True) -> None:
-        """Serve messages, finished work and timers until stopped, or until the parent is gone; `first` is told before all else."""
+    def run(self, role: Role, first: Event | None = None, *, parent: int | None = None) -> None:
+        """Serve messages, finished work and timers until stopped, or until `parent` is gone; `first` is told before all else."""
         self._actions = role.actions()
         listeners = role.listeners()
         if first is not None:
             self.tell(first)
-        while self._running and (not watch_parent or os.getppid() == self._parent):
+        while self._running and (parent is None or os.getppid() == parent):
             received = self.mailbox.receive(self._wait_s(role))
             if isinstance(received, Message):
                 listener = listeners.get(received.kind)

@@ -78,6 +78,11 @@ class Evaluation:
         for number in self._asked.expired(now_s):
             self._ask(number)
 
+    def repeat(self) -> None:
+        """Ask again for all that is not here: a process has come back that may have been asked."""
+        for number in list(self._batches):
+            self._ask(number)
+
     def pooled_here(self, message: Message) -> tuple[Array, Array] | None:
         """Return labels and dense features of the batch whose embeddings are here; None if nobody waits for them."""
         batch = self._batches.pop(message.number, None)

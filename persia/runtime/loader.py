@@ -7,6 +7,7 @@ from pathlib import Path
 
 from persia.data import Batch, DataSet
 from persia.runtime.driver import Action, Driver, Listener
+from persia.runtime.kept import keep_number
 from persia.runtime.records import Records
 from persia.runtime.transport import Kind, Message
 from persia.schedule.loader import LoaderSchedule
@@ -76,7 +77,7 @@ class Loader:
             self._unsent.append((self._driver.clock.now_s() + _RESEND_S, command.batch))
 
     def _commit(self, command: CommitOffset) -> None:
-        write_offset(self._offset_file, command.batch)
+        keep_number(self._offset_file, command.batch)
 
     def _hello(self, message: Message) -> None:
         """An embedding worker came back with an empty buffer."""
@@ -84,15 +85,3 @@ class Loader:
             workers = self._schedule.limits.workers
             for batch in sorted(batch for batch in self._schedule.sent if batch % workers == message.index):
                 self._driver.tell(BatchExpired(batch))
-
-
-def write_offset(path: Path, batch: int) -> None:
-    """Keep a loader's committed offset, whole at any moment."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(f"{batch}\n", encoding="ascii")
-    partial.replace(path)
-
-
-def read_offset(path: Path, default: int) -> int:
-    """Return the offset that was committed last."""
-    return int(path.read_text(encoding="ascii")) if path.exists() else default

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import cast
 
-from persia.runtime.loader import Loader, read_offset
+from persia.runtime.kept import kept_number
+from persia.runtime.loader import Loader
 from persia.runtime.node import Context, Made
 from persia.schedule.loader import LoaderSchedule
 from persia.schedule.log import loader_limits, restarted
@@ -15,7 +16,7 @@ def make(context: Context) -> Made:
     """Return the loader; one that came back goes on from the offset that was committed last."""
     offset_file = context.state / "offset"
     limits = loader_limits(context.plan.header.loader, context.index)
-    event = Restarted(read_offset(offset_file, limits.first_batch))
+    event = Restarted(kept_number(offset_file, limits.first_batch))
     if context.life:
         schedule = cast("LoaderSchedule", restarted(context.plan.header, "loader", context.index, event, None))
     else:

@@ -1,6 +1,7 @@
 """One process of a run: opens its inbox, makes its role, serves until it is told to stop.
 
-`python -m persia.runtime.node SESSION.json ROLE INDEX LIFE` is what the coordinator starts; LIFE counts restarts from 0.
+`python -m persia.runtime.node SESSION.json ROLE INDEX LIFE PARENT` is what the coordinator starts; LIFE counts restarts
+from 0, PARENT is the coordinator's process, which this one does not outlive.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import logging
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +28,8 @@ from persia.schedule.log import Schedule, new_schedule
 from persia.schedule.messages import Command, Event, Restarted
 
 _STATS_S = 1.0
+_ORPHAN_LOOK_S = 0.1
+_ORPHAN_PATIENCE_S = 0.8  # for an orphan to end in order, its log whole
 MISTAKES = (DataError, ScenarioError, CheckpointError)  # what the user can mend
 
 
@@ -148,8 +153,8 @@ class _Reporting:
         self._context.mailbox.send("coordinator", 0, kind, -1, payload=payload)
 
 
-def serve(session: Session, role: str, index: int, life: int, *, watch_parent: bool = True) -> bool:
-    """Take part in a run as one process, until told to stop or until the parent process is gone; return whether to come again.
+def serve(session: Session, role: str, index: int, life: int, *, parent: int | None = None) -> bool:
+    """Take part in a run as one process, until told to stop or until `parent` is gone; return whether to come again.
 
     Raises:
         DataError, ScenarioError, CheckpointError: the user's mistake.
@@ -177,7 +182,7 @@ def serve(session: Session, role: str, index: int, life: int, *, watch_parent: b
         else:
             made.ready()
         reporting = _Reporting(context, made)
-        made.driver.run(reporting, first=(made.restarted or Restarted(0)) if life else None, watch_parent=watch_parent)
+        made.driver.run(reporting, first=(made.restarted or Restarted(0)) if life else None, parent=parent)
         made.close()
         return reporting.come_again
     except (*MISTAKES, OSError) as error:
@@ -212,13 +217,22 @@ def _say_hello(context: Context) -> None:
                 context.mailbox.send(role, index, Kind.HELLO, context.life, payload={"endpoint": context.mailbox.endpoint})
 
 
+def _die_with(parent: int) -> None:
+    """End this process soon after its parent, whatever it is doing: starting, compiling, waiting for other ranks."""
+    while os.getppid() == parent:
+        time.sleep(_ORPHAN_LOOK_S)
+    time.sleep(_ORPHAN_PATIENCE_S)
+    os._exit(1)
+
+
 def main(arguments: list[str]) -> int:
     """Run one process; return its exit code."""
-    session_path, role, index, life = arguments
+    session_path, role, index, life, parent = arguments
+    threading.Thread(target=_die_with, args=(int(parent),), name="orphan", daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's, which tells everyone to stop
     logging.basicConfig(level=logging.WARNING, format=f"{role} {index}: %(message)s", stream=sys.stderr)
     try:
-        serve(Session.read(Path(session_path)), role, int(index), int(life))
+        serve(Session.read(Path(session_path)), role, int(index), int(life), parent=int(parent))
     except (*MISTAKES, OSError) as error:
         sys.stderr.write(f"{role} {index}: {error}\n")
         return 1

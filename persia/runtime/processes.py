@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_SHORT_LIFE_S = 5.0
-_SHORT_LIVES_MAX = 3  # in a row
+_VAIN_LIVES_MAX = 3  # in a row
 _TAIL_LINES = 12
+_THREADS = {"OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+# For glibc's malloc: keep the memory of a batch's arrays for the next batch's, in huge pages.  By default an array of some
+# megabytes is new memory from the kernel every time, and its page faults cost as much as the work on it.
+_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
 
 
 @dataclass(slots=True)
 class Process:
-    """One role's process: `life` counts its restarts, `short_lives` those that followed at once upon one another."""
+    """One role's process: `life` counts its restarts, `vain` the lives in a row in which the run trained nothing.
+
+    `trained` is how many batches the run had trained when it was started.
+    """
 
     role: str
     index: int
     life: int
     popen: subprocess.Popen[bytes]
-    started_s: float
-    short_lives: int = 0
+    trained: int = 0
+    vain: int = 0
 
     @property
     def name(self) -> str:
@@ -36,28 +46,37 @@ class Process:
 class Processes:
     """All processes of an attempt; their complaints go to a file each in `folder`."""
 
-    def __init__(self, session_path: Path, folder: Path) -> None:
+    def __init__(self, session_path: Path, folder: Path, locks: Sequence[int] = ()) -> None:
+        """Keep `locks`, file descriptors, open in every process."""
         self._session_path = session_path
+        self._locks = locks
         self._folder = folder
         self._all: dict[tuple[str, int], Process] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
     def start(self, role: str, index: int, life: int = 0) -> Process:
         """Start a process of its own session, so that Ctrl-C at the terminal reaches the coordinator only."""
-        command = [sys.executable, "-m", "persia.runtime.node", str(self._session_path), role, str(index), str(life)]
+        words = (str(self._session_path), role, str(index), str(life), str(os.getpid()))
+        command = [sys.executable, "-m", "persia.runtime.node", *words]
         with self._errors(role, index).open("ab") as errors:
             popen = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, start_new_session=True, env=_environment()
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+                start_new_session=True,
+                env=_environment(),
+                pass_fds=self._locks,
             )
-        process = Process(role=role, index=index, life=life, popen=popen, started_s=time.monotonic())
+        process = Process(role=role, index=index, life=life, popen=popen)
         self._all[role, index] = process
         return process
 
-    def restart(self, dead: Process) -> Process:
-        """Start a dead process again."""
-        short = time.monotonic() - dead.started_s < _SHORT_LIFE_S
+    def restart(self, dead: Process, trained: int) -> Process:
+        """Start a dead process again, when the run has trained so many batches."""
         process = self.start(dead.role, dead.index, dead.life + 1)
-        process.short_lives = dead.short_lives + 1 if short else 0
+        process.trained = trained
+        process.vain = dead.vain + 1 if trained == dead.trained else 0
         return process
 
     def dead(self) -> list[Process]:
@@ -66,7 +85,7 @@ class Processes:
 
     def keeps_dying(self, process: Process) -> bool:
         """Return whether restarting it again is hopeless."""
-        return process.short_lives >= _SHORT_LIVES_MAX
+        return process.vain >= _VAIN_LIVES_MAX
 
     def complaint(self, process: Process) -> str:
         """Return the last lines that a process wrote to its stderr."""
@@ -91,12 +110,14 @@ class Processes:
 
     def kill(self) -> None:
         """Kill all at once."""
-        for process in self._living():
-            process.popen.send_signal(signal.SIGKILL)
+        self.kill_all_but(())
         self.end(0.0)
 
-    def _living(self) -> Iterator[Process]:
-        return (process for process in self._all.values() if process.popen.poll() is None)
+    def kill_all_but(self, spared: Container[tuple[str, int]]) -> None:
+        """Kill the processes whose (role, index) is not spared; does not wait for their end."""
+        for key, process in self._all.items():
+            if key not in spared and process.popen.poll() is None:
+                process.popen.kill()
 
     def _errors(self, role: str, index: int) -> Path:
         return self._folder / f"{role}-{index}.err"
@@ -106,5 +127,4 @@ def _environment() -> dict[str, str]:
     """Return this process's environment, in which the child finds this very package."""
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    return {**threads, **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    return {**_THREADS, **_MEMORY, **os.environ, "PYTHONPATH": os.pathsep.join(paths)}

@@ -48,14 +48,14 @@ _LOOKUP, _PUSH, _SNAPSHOT = "lookup", "push", "snapshot"
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """Work of the training thread that is done; `report` runs on the driver's thread."""
+    """Work of another thread that is done; `report` runs on the driver's thread."""
 
     report: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Failed:
-    """Work of the training thread that raised."""
+    """Work of another thread that raised."""
 
     error: BaseException
 
@@ -138,10 +138,10 @@ class Rank:
                 return
 
     def posted(self, item: object) -> None:
-        """Hear what the training thread has done.
+        """Hear what another thread has done.
 
         Raises:
-            Whatever the training thread raised.
+            Whatever that thread raised.
         """
         if isinstance(item, _Failed):
             raise item.error
@@ -182,6 +182,7 @@ class Rank:
 
     def _hello(self, message: Message) -> None:
         """A process came back: what it was asked is lost."""
+        self._evaluation.repeat()
         if message.role == "embedding_worker":
             for kind, batch in self._asked.waiting():
                 if kind != _SNAPSHOT and batch % self._plan.workers == message.index:
@@ -339,8 +340,12 @@ class Rank:
         arrays = self._trainer.state()
 
         def write() -> None:
-            write_dense(self._checkpoints, step, arrays)
-            self._driver.mailbox.post(_Done(lambda: self._written(step)))
+            try:
+                write_dense(self._checkpoints, step, arrays)
+            except BaseException as error:  # handed to the driver's thread: nobody waits for a checkpoint that cannot be
+                self._driver.mailbox.post(_Failed(error))
+            else:
+                self._driver.mailbox.post(_Done(lambda: self._written(step)))
 
         threading.Thread(target=write, name="checkpoint").start()
 

@@ -25,9 +25,7 @@ def log_path(attempt_folder: Path, role: str, index: int) -> Path:
 def open_log(path: Path, header: Header) -> tuple[FileLog, TextIO]:
     """Begin the event log of a process, or go on with that of its predecessor, cut after its last whole line."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    end = _end_of_last_line(path) if path.exists() else 0
-    if end:
-        os.truncate(path, end)
+    end = cut_after_last_line(path) if path.exists() else 0
     file = path.open("a", encoding="utf-8", newline="\n")
     return FileLog(file, None if end else header), file
 
@@ -44,8 +42,24 @@ def last_lines(path: Path, size_bytes: int) -> list[str]:
     return [line.decode("utf-8") for line in lines[1 if start else 0 : -1]]
 
 
+def cut_after_last_line(path: Path) -> int:
+    """Cut off the half line that a killed process may have left; return the size of the file."""
+    end = _end_of_last_line(path)
+    if end < path.stat().st_size:
+        os.truncate(path, end)
+    return end
+
+
+def cut_after_last_lines(attempt_folder: Path) -> None:
+    """Do so with all logs and traces of an attempt whose processes are gone; files without a line go."""
+    for folder in (LOGS, TRACES):
+        for path in (attempt_folder / folder).glob("*.jsonl"):
+            if not cut_after_last_line(path):
+                path.unlink()
+
+
 def _end_of_last_line(path: Path) -> int:
-    """Return the size of a file without the half line that a killed process may have left."""
+    """Return where the last whole line of a file ends."""
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
         while end > 0:

@@ -25,7 +25,7 @@ def join(*, role: str, index: int, rendezvous: str, bind: str, folder: Path, nam
         session = fetch_session(rendezvous, attempt, folder, bind, name)
         Path(session.state).mkdir(exist_ok=True)
         try:
-            again = serve(session, role, index, life=0, watch_parent=False)
+            again = serve(session, role, index, life=0)
         finally:
             shutil.rmtree(session.state, ignore_errors=True)
         if not again:

@@ -6,7 +6,8 @@ Imported only by who needs it, for it imports torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import timedelta
@@ -18,6 +19,7 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from persia import __version__
 from persia.runtime.session import Session
 
+_LOOK_S = 0.05
 _PATIENCE = timedelta(minutes=10)  # for the other processes of a run to come up
 
 
@@ -91,8 +93,15 @@ def fetch_session(address: str, number: int, folder: Path, bind: str, name: str)
     return replace(session, scenario=str(scenario), attempt=str(attempt), state=str(folder / "state"), store=address, bind=bind)
 
 
-def exchange_endpoints(session: Session, role: str, index: int, endpoint: str, processes: Mapping[str, int]) -> dict[str, list[str]]:
-    """Publish this process's inbox; return everyone's, once all are known.
+def exchange_endpoints(
+    session: Session,
+    role: str,
+    index: int,
+    endpoint: str,
+    processes: Mapping[str, int],
+    meanwhile: Callable[[], None] = lambda: None,
+) -> dict[str, list[str]]:
+    """Publish this process's inbox; return everyone's, once all are known; `meanwhile` is called now and then, and may raise.
 
     Raises:
         RendezvousError: somebody does not come in time.
@@ -102,10 +111,13 @@ def exchange_endpoints(session: Session, role: str, index: int, endpoint: str, p
     store.set(f"{role}/{index}", endpoint)
     counts = {**processes, "coordinator": 1}
     missing = [f"{peer}/{number}" for peer, count in counts.items() for number in range(count)]
-    try:
-        store.wait(missing, _PATIENCE)
-    except RuntimeError as error:
-        raise RendezvousError(f"not all processes of the run have come: {_first_line(error)}") from error
+    due_s = time.monotonic() + _PATIENCE.total_seconds()
+    while not store.check(missing):
+        meanwhile()
+        if time.monotonic() > due_s:
+            absent = [name for name in missing if not store.check([name])]
+            raise RendezvousError(f"not all processes of the run have come within {_PATIENCE}: {', '.join(absent)} are missing.")
+        time.sleep(_LOOK_S)
     return {peer: [store.get(f"{peer}/{number}").decode() for number in range(count)] for peer, count in counts.items()}
 
 

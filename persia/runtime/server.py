@@ -6,8 +6,7 @@ Shapes: U unique keys of a request in a group, D the group's dim.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from persia.embedding.precision import decode, encode
 from persia.runtime.applied import AppliedLog
 from persia.runtime.checkpoint import write_shard
 from persia.runtime.driver import Action, Driver, Listener
+from persia.runtime.kept import keep_number, kept_number
 from persia.runtime.plan import Plan
 from persia.runtime.records import Records
 from persia.runtime.tables import Tables
@@ -42,13 +42,6 @@ from persia.schedule.staleness import VersionStaleness
 Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class _Done:
-    """Work that a thread of this process has finished; `report` runs on the driver's thread."""
-
-    report: Callable[[], None]
-
-
 class Server:
     """What a ServerSchedule asks for, and what it hears.
 
@@ -56,7 +49,15 @@ class Server:
     """
 
     def __init__(
-        self, driver: Driver, schedule: ServerSchedule, plan: Plan, records: Records, tables: Tables, applied: AppliedLog, checkpoints: Path
+        self,
+        driver: Driver,
+        schedule: ServerSchedule,
+        plan: Plan,
+        records: Records,
+        tables: Tables,
+        applied: AppliedLog,
+        checkpoints: Path,
+        cut_file: Path,
     ) -> None:
         self._driver = driver
         self._schedule = schedule
@@ -69,7 +70,8 @@ class Server:
         self._wire = plan.scenario.schedule.precision.server_worker
         self._lookups: dict[int, Message] = {}
         self._updates: dict[int, Message] = {}
-        self._cut = -1  # the last snapshot
+        self._cut_file = cut_file
+        self._cut = kept_number(cut_file, -1)  # the step of the last snapshot, of a predecessor's too
         self._staleness = VersionStaleness()
         slots = schedule.limits.service_slots
         self._threads = ThreadPoolExecutor(slots, "table") if slots > 1 else None
@@ -97,9 +99,13 @@ class Server:
         }
 
     def posted(self, item: object) -> None:
-        """Hear what one of this process's threads has finished."""
-        assert isinstance(item, _Done)
-        item.report()
+        """Hear what one of this process's threads has finished.
+
+        Raises:
+            Whatever that thread raised.
+        """
+        assert isinstance(item, Future)
+        item.result()()
 
     def tick(self, now_s: float) -> float | None:
         """A server waits for nothing."""
@@ -109,9 +115,8 @@ class Server:
         """Do the work here or on a thread; what it returns runs on the driver's thread."""
         if self._threads is None:
             work()()
-            return
-        future = self._threads.submit(work)
-        future.add_done_callback(lambda done: self._driver.mailbox.post(_Done(done.result())))
+        else:
+            self._threads.submit(work).add_done_callback(self._driver.mailbox.post)
 
     # --- requests ---------------------------------------------------------------------------------------------
 
@@ -222,7 +227,12 @@ class Server:
     # --- snapshots --------------------------------------------------------------------------------------------
 
     def _ask_snapshot(self, message: Message) -> None:
-        if message.number <= self._cut:
+        """Cut a snapshot, or say again that it is cut: for a rank a step's is cut once, or it could hold later updates.
+
+        The coordinator asks at the end of the run, when nothing changes any more: for it one that died with its server is
+        cut again.
+        """
+        if message.number <= self._cut and message.role != "coordinator":
             self._driver.mailbox.send(message.role, message.index, Kind.SNAPSHOT_CUT, message.number)
         else:
             self._driver.tell(SnapshotAsked(message.number))
@@ -233,15 +243,16 @@ class Server:
         with self._records.span("snapshot", step * self._plan.ranks):
             shard = self._tables.export()
         self._cut = step
+        keep_number(self._cut_file, step)
         self._driver.tell(SnapshotCut(step))
         for rank in range(self._plan.ranks):
             self._driver.mailbox.send("nn_worker", rank, Kind.SNAPSHOT_CUT, step)
 
-        def write() -> None:
+        def write() -> Callable[[], None]:
             write_shard(self._checkpoints, step, self._tables.server, shard)
-            self._driver.mailbox.post(_Done(lambda: self._written(step)))
+            return lambda: self._written(step)
 
-        self._writer.submit(write)
+        self._writer.submit(write).add_done_callback(self._driver.mailbox.post)
 
     def _written(self, step: int) -> None:
         self._driver.mailbox.send("coordinator", 0, Kind.SNAPSHOT_WRITTEN, step)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 ROLES = ("loader", "embedding_worker", "parameter_server", "nn_worker")
 _PREFIX = "persia-"
+_LOOK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,28 +57,54 @@ class Session:
         return cls(**data)
 
 
-def make_state_folder(fallback: Path) -> Path:
-    """Return a new folder in memory for tables and sockets, or in `fallback` where this system has none.
+def make_state_folder(fallback: Path) -> tuple[Path, int]:
+    """Return a new folder in memory for tables and sockets, or in `fallback` where this system has none, and its lock.
 
-    Its name tells the process that made it; folders of processes that are gone are removed first.
+    Whoever was given the lock's file descriptor holds the folder until it dies; folders that nobody holds any more are
+    removed first.
     """
     memory = Path("/dev/shm")
     base = memory if os.access(memory, os.W_OK) else fallback
     for folder in base.glob(f"{_PREFIX}*"):
-        if folder.owner() == _user() and not _lives(folder.name.split("-")[1]):
+        _remove_unless_held(folder)
+    while True:
+        state = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=base))
+        held = hold(state)
+        if held is not None and state.exists():  # nobody has swept it before it was held
+            return state, held
+
+
+def _remove_unless_held(folder: Path) -> None:
+    """Remove a folder of this user that no process holds."""
+    with contextlib.suppress(OSError):  # somebody else is removing it
+        if folder.stat().st_uid != os.getuid():
+            return
+        held = hold(folder)
+        if held is not None:
             shutil.rmtree(folder, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=base))
+            os.close(held)
 
 
-def _user() -> str:
-    return Path("/proc/self").owner()
+def hold(folder: Path, patience_s: float = 0.0) -> int | None:
+    """Lock a folder until this process and all that inherit the file descriptor are gone; None while others hold it.
 
-
-def _lives(pid: str) -> bool:
-    with contextlib.suppress(ValueError, ProcessLookupError, PermissionError):
-        os.kill(int(pid), 0)
-        return True
-    return False
+    Raises:
+        OSError: the folder cannot be opened.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    due_s = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= due_s:
+                os.close(descriptor)
+                return None
+            time.sleep(_LOOK_S)
+        except OSError:  # a file system without locks: then nobody is kept out
+            return descriptor
+        else:
+            return descriptor
 
 
 def socket_endpoints(state: Path, processes: Mapping[str, int]) -> dict[str, list[str]]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import signal
 import subprocess
 import sys
 import threading
@@ -182,6 +183,14 @@ mailbox.receive(30.0)
         assert box.refused == 0
 
 
+def test_an_address_that_leads_nowhere_is_no_error(folder: Path) -> None:
+    with mailbox(f"ipc://{folder}/a") as box:
+        box.connect("loader", 0, "tcp://not an address:80")
+        assert not box.send("loader", 0, Kind.CREDIT)
+        assert not box.send("loader", 0, Kind.CREDIT)
+        assert (box.unsent, box.refusals) == (2, {"address": 1})
+
+
 # --- posting, threads, ends ---------------------------------------------------------------------------------------------
 
 
@@ -223,6 +232,30 @@ def test_messages_and_posts_take_turns(folder: Path) -> None:
             box.post(number)
         kinds = [type(box.receive(LONG_S)) for _ in range(20)]
         assert kinds == [Posted, Message] * 10
+
+
+def test_a_signal_is_heard_while_a_process_waits(endpoints: Iterator[str]) -> None:
+    program = """
+import signal, sys
+from persia.runtime.transport import Mailbox
+with Mailbox(endpoint=sys.argv[1], role="loader", index=0, token=bytes(16)) as box:
+    signal.signal(signal.SIGTERM, lambda number, frame: box.post("terminate"))
+    print("waits", flush=True)
+    print(box.receive(), flush=True)
+    try:
+        box.receive()
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+    arguments = [sys.executable, "-c", program, next(endpoints)]
+    with subprocess.Popen(arguments, cwd=ROOT, env=persia_environment(), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waits\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "Posted(item='terminate')\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "interrupted\n"
+        assert process.wait(LONG_S) == 0
 
 
 def test_another_thread_may_only_post(folder: Path) -> None:

@@ -7,15 +7,12 @@ a peer dies.  Order holds between two mailboxes as long as both live.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
-import socket as sockets
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
@@ -23,6 +20,7 @@ from typing import Any
 import zmq
 
 from persia.runtime.transport.door import Door
+from persia.runtime.transport.endpoints import ipc_path, somebody_listens
 from persia.runtime.transport.frames import (
     ARRAYS_MAX,
     HEADER_BYTES_MAX,
@@ -36,16 +34,17 @@ from persia.runtime.transport.frames import (
     pack,
     unpack,
 )
+from persia.runtime.transport.refusals import Refusals
 
 QUEUE_MESSAGES = 256
 LINGER_MS = 500
-_IPC_PATH_BYTES_MAX = 107  # what fits into a sockaddr_un
-_COPY_BELOW_BYTES = 256 << 10  # handing an array over without a copy costs a thread's wake-up
+_COPY_BELOW_BYTES = 1 << 20  # an array sent as it lies wakes a thread that frees it, as costly as copying a megabyte
 _COPY_RECEIVED_BELOW_BYTES = 16 << 10  # a frame object costs more than such a copy, and may lie askew
-_LOG_EVERY_S = 30.0
-_RECONNECT_MS = 50
+_RECONNECT_MS = 50  # so soon is a peer found that came back
+_HANDSHAKE_MS = 10_000  # so long may a stranger keep a connection
 
-_logger = logging.getLogger(__name__)
+_DONTWAIT_MORE = zmq.DONTWAIT | zmq.SNDMORE
+_send = zmq.backend.Socket.send  # without the options that the method of zmq.Socket goes through first
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,27 +52,6 @@ class Posted:
     """What another thread of this process posted."""
 
     item: Any
-
-
-class Refusals:
-    """Counts what was refused, of each kind of fault, and logs each kind at once and then at most every 30 s."""
-
-    def __init__(self, where: str) -> None:
-        self.counts: dict[str, int] = {}
-        self._where = where
-        self._lock = threading.Lock()
-        self._logged_s: dict[str, float] = {}
-
-    def add(self, fault: str, sentence: str) -> None:
-        """Count one refusal; may be called from any thread."""
-        now_s = time.monotonic()
-        with self._lock:
-            count = self.counts[fault] = self.counts.get(fault, 0) + 1
-            quiet = now_s - self._logged_s.get(fault, -_LOG_EVERY_S) < _LOG_EVERY_S
-            if not quiet:
-                self._logged_s[fault] = now_s
-        if not quiet:
-            _logger.warning("%s refused %s (%d of this kind so far)", self._where, sentence, count)
 
 
 class Mailbox:
@@ -112,14 +90,14 @@ class Mailbox:
         """
         if role not in ROLES or index < 0 or len(token) != TOKEN_BYTES or limit_bytes < 1 or queue_messages < 1:
             raise ValueError(f"no mailbox for {role!r} {index} with a token of {len(token)} bytes, {limit_bytes=}, {queue_messages=}")
-        self._path = _ipc_path(endpoint)
+        ipc_path(endpoint)
         self.role, self.index, self.unsent = role, index, 0
         self._token, self._limit_bytes, self._compress, self._queue_messages = token, limit_bytes, compress, queue_messages
         self._addresses: dict[tuple[str, int], str] = {}
         self._ways: dict[tuple[str, int], zmq.Socket[bytes]] = {}
         self._posted: SimpleQueue[Any] = SimpleQueue()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._lock = threading.Lock()  # the wake-up's file descriptor against `post` from a thread during `close`
+        self._lock = threading.RLock()  # guards the descriptor that wakes; a signal's handler may post too
         self._closed = False
         self._thread: int | None = None
         self._open_sockets: set[zmq.Socket[bytes]] = set()
@@ -144,10 +122,12 @@ class Mailbox:
         return socket
 
     def _open_inbox(self, endpoint: str) -> zmq.Socket[bytes]:
-        if self._path and _somebody_listens(self._path):
+        path = ipc_path(endpoint)
+        if path and somebody_listens(path):
             raise OSError(f"{endpoint}: another process listens there")
         inbox = self._socket(zmq.PULL, endpoint)
         self._door.guard(inbox)
+        inbox.handshake_ivl = _HANDSHAKE_MS
         inbox.rcvhwm = self._queue_messages
         inbox.maxmsgsize = self._limit_bytes + HEADER_BYTES_MAX
         try:
@@ -177,15 +157,14 @@ class Mailbox:
         Raises:
             ValueError: the endpoint cannot be one.
         """
-        _ipc_path(endpoint)
+        ipc_path(endpoint)
         self._own()
         if self._addresses.get((role, index)) == endpoint:
             return
         self._addresses[role, index] = endpoint
         way = self._ways.pop((role, index), None)
         if way is not None:
-            way.close()
-            self._open_sockets.discard(way)
+            self._drop(way)
 
     def send(
         self,
@@ -235,16 +214,26 @@ class Mailbox:
         self._door.key(way)
         way.sndhwm = self._queue_messages
         way.reconnect_ivl = _RECONNECT_MS
-        way.connect(endpoint)
+        try:
+            way.connect(endpoint)
+        except zmq.ZMQError as error:
+            self._refusals.add("address", f"to send to {role} {index} at {endpoint}: {error}")
+            self._drop(way)
+            del self._addresses[role, index]
+            return None
         self._ways[role, index] = way
         return way
+
+    def _drop(self, way: zmq.Socket[bytes]) -> None:
+        way.close()
+        self._open_sockets.discard(way)
 
     def _queue(self, way: zmq.Socket[bytes], frames: list[Buffer]) -> bool:
         last = len(frames) - 1
         try:
             for place, frame in enumerate(frames):
-                flags = zmq.DONTWAIT if place == last else zmq.DONTWAIT | zmq.SNDMORE
-                way.send(frame, flags, copy=len(frame) < _COPY_BELOW_BYTES)
+                size_bytes = len(frame) if type(frame) is bytes else frame.nbytes
+                _send(way, frame, zmq.DONTWAIT if place == last else _DONTWAIT_MORE, copy=size_bytes < _COPY_BELOW_BYTES)
         except zmq.Again:
             return False
         return True
@@ -267,8 +256,8 @@ class Mailbox:
                 message = self._take_message()
                 if message is not None:
                     return message
-            elif wait_s == 0 and not posted and self._posted.empty():
-                return None
+            if deadline_s is not None and self._posted.empty() and time.monotonic() >= deadline_s:
+                return None  # after a refusal too: a flood of them must not hold up what is due
 
     def _poll(self, wait_s: float | None) -> bool:
         """Wait for a message or a posted item; return whether it is a message."""
@@ -314,7 +303,10 @@ class Mailbox:
             self._thread = thread
 
     def close(self) -> None:
-        """Close everything; what is queued gets half a second, and an ipc endpoint's file goes. May be called twice."""
+        """Close everything, once nobody receives any more; what is queued gets half a second, and an ipc endpoint's file goes.
+
+        May be called twice.
+        """
         with self._lock:
             if self._closed:
                 return
@@ -322,43 +314,10 @@ class Mailbox:
             os.close(self._wake)
         for socket in self._open_sockets:
             socket.close()
-        self._context.term()  # waits for what lingers, and for the door
-        if self._path and self.endpoint:
-            Path(self._path).unlink(missing_ok=True)
+        self._context.term()  # waits for what lingers and for the door; the socket's file is gone then
 
     def __enter__(self) -> Mailbox:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-
-def _ipc_path(endpoint: str) -> str:
-    """Return the path of an ipc endpoint, "" for a tcp endpoint.
-
-    Raises:
-        ValueError: it is neither, or the path is too long.
-    """
-    scheme, _, rest = endpoint.partition("://")
-    if scheme == "ipc" and rest and rest[0] not in "*@":
-        size_bytes = len(rest.encode())
-        if size_bytes > _IPC_PATH_BYTES_MAX:
-            raise ValueError(f"{endpoint}: a path of {size_bytes} bytes; sockets allow {_IPC_PATH_BYTES_MAX}: use a shorter folder")
-        return rest
-    address, _, port = rest.rpartition(":")
-    if scheme == "tcp" and address and port.isascii() and port.isdigit() and int(port) < 1 << 16:
-        return ""
-    raise ValueError(f"{endpoint!r} is no endpoint: ipc://PATH or tcp://ADDRESS:PORT")
-
-
-def _somebody_listens(path: str) -> bool:
-    """Whether a process listens at a socket's path; the file of one that was killed stays, and is taken over."""
-    with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-    return True
