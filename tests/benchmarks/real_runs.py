@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 from persia.commands.training import log_digest, result_json  # noqa: E402 (the checkout need not be installed)
 from persia.runtime import coordinator  # noqa: E402
-from persia.runtime.coordinator import Options, Outcome  # noqa: E402
+from persia.runtime.coordinator import Attempt, Options, Outcome, Progress  # noqa: E402
 from persia.scenario import Scenario  # noqa: E402
 
 
@@ -26,11 +27,17 @@ class Trained:
 
     outcome: Outcome
     result: dict[str, Any]
+    spent: list[tuple[int, float]]  # now and then: samples trained so far, CPU seconds of all processes so far
 
     @property
     def auc(self) -> float:
         """AUC on the held-out samples after the last step."""
         return float(self.result["quality"]["auc"])
+
+    @property
+    def loss(self) -> float:
+        """Mean loss of the last 50 batches."""
+        return float(self.result["loss"])
 
     @property
     def staleness(self) -> float:
@@ -44,6 +51,33 @@ class Trained:
         end_s = self.outcome.trained_s[plan.ranks - 1 :: plan.ranks][skipped_steps - 1 :]
         return plan.ranks * plan.batch_size * (len(end_s) - 1) / (end_s[-1] - end_s[0])
 
+    def samples_per_cpu_s(self, skipped_steps: int) -> float:
+        """Return the samples trained for each CPU second of all processes together, starts and first steps left out."""
+        skipped = skipped_steps * self.outcome.plan.ranks * self.outcome.plan.batch_size
+        points = [point for point in self.spent if point[0] >= skipped]
+        samples, cpu_s = points[-1][0] - points[0][0], points[-1][1] - points[0][1]
+        return samples / cpu_s if cpu_s else float("nan")
+
+
+class _Meter:
+    """Reads the CPU seconds of a run's processes, this one included, whenever training has got on."""
+
+    def __init__(self) -> None:
+        self.points: list[tuple[int, float]] = []
+        self._attempt: Attempt | None = None
+
+    def started(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+
+    def progressed(self, progress: Progress) -> None:
+        if self._attempt is None or progress.phase != "training" or (self.points and self.points[-1][0] == progress.samples):
+            return
+        ticks = 0
+        for pid in (os.getpid(), *self._attempt.processes.pids().values()):
+            fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        self.points.append((progress.samples, ticks / os.sysconf("SC_CLK_TCK")))
+
 
 def train(scenario: Scenario) -> Trained:
     """Train a scenario with processes of its own for every role, into a folder that is removed; no model is saved.
@@ -55,9 +89,10 @@ def train(scenario: Scenario) -> Trained:
         folder = Path(name)
         text = yaml.safe_dump(scenario.model_dump(mode="json", by_alias=True), sort_keys=False)
         (folder / "scenario.yaml").write_text(text, encoding="utf-8")
-        outcome = coordinator.run(scenario, folder, options=Options(save=False))
+        meter = _Meter()
+        outcome = coordinator.run(scenario, folder, options=Options(save=False), progress=meter.progressed, started=meter.started)
         attempt = sorted((folder / "attempts").iterdir())[-1]
-        return Trained(outcome=outcome, result=result_json(scenario, outcome, digest=log_digest(attempt)))
+        return Trained(outcome=outcome, result=result_json(scenario, outcome, digest=log_digest(attempt)), spent=meter.points)
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
