@@ -144,12 +144,12 @@ def run_peer(options: argparse.Namespace, backend: str, layout: str, dim: int, b
     return said
 
 
-def stage_lines(trained: Trained) -> list[str]:
+def stage_lines(trained: Trained, cpu_s: dict[str, float]) -> list[str]:
     """Return a line for each stage: its milliseconds a batch; a rank's lookup and push are its waits for the others."""
     batches = max(1, len(trained.outcome.trained_s))
-    stages, used = trained.result["stages_s"], trained.result["utilisation"]
+    batch_size, stages = trained.outcome.plan.batch_size, trained.result["stages_s"]
     lines = [f"    {tier:17} {name:8} {1e3 * stages[tier].get(name, 0.0) / batches:8.1f} ms a batch" for tier, name in STAGES]
-    lines.append("    CPU seconds per second of the busiest process: " + ", ".join(f"{tier} {used[tier]['cpu']:.2f}" for tier in used))
+    lines.append("    CPU ms a batch: " + ", ".join(f"{role} {1e3 * batch_size * used:.1f}" for role, used in cpu_s.items()))
     lines.append(f"    version staleness {trained.staleness:.1f} updates")
     return lines
 
@@ -179,9 +179,10 @@ def measure(options: argparse.Namespace, dim: int, peers: list[str]) -> dict[str
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 if name == "ours":
                     trained = train(scenario)
-                    skip = options.skip_steps
-                    sides[name].add(f"ours {options.layout}", trained.samples_per_s(skip), trained.samples_per_cpu_s(skip), trained.loss)
-                    print("\n".join(stage_lines(trained)), flush=True)
+                    cpu_s = trained.cpu_s_per_sample(options.skip_steps)
+                    speed = trained.samples_per_s(options.skip_steps)
+                    sides[name].add(f"ours {options.layout}", speed, 1 / sum(cpu_s.values()), trained.loss)
+                    print("\n".join(stage_lines(trained, cpu_s)), flush=True)
                 else:
                     said = run_peer(options, *name.split(), dim, batches)
                     sides[name].add(name, said["samples_per_s"], options.batch / said["cpu_s_per_batch"], said["loss"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ class Trained:
 
     outcome: Outcome
     result: dict[str, Any]
-    spent: list[tuple[int, float]]  # now and then: samples trained so far, CPU seconds of all processes so far
+    spent: list[tuple[int, Counter[str]]]  # now and then: samples trained so far, CPU seconds of each role's processes so far
 
     @property
     def auc(self) -> float:
@@ -51,19 +52,19 @@ class Trained:
         end_s = self.outcome.trained_s[plan.ranks - 1 :: plan.ranks][skipped_steps - 1 :]
         return plan.ranks * plan.batch_size * (len(end_s) - 1) / (end_s[-1] - end_s[0])
 
-    def samples_per_cpu_s(self, skipped_steps: int) -> float:
-        """Return the samples trained for each CPU second of all processes together, starts and first steps left out."""
+    def cpu_s_per_sample(self, skipped_steps: int) -> dict[str, float]:
+        """Return each role's CPU seconds for a sample, all its processes together, starts and first steps left out."""
         skipped = skipped_steps * self.outcome.plan.ranks * self.outcome.plan.batch_size
         points = [point for point in self.spent if point[0] >= skipped]
-        samples, cpu_s = points[-1][0] - points[0][0], points[-1][1] - points[0][1]
-        return samples / cpu_s if cpu_s else float("nan")
+        (first, before), (last, after) = points[0], points[-1]
+        return {role: (after[role] - before[role]) / max(1, last - first) for role in after}
 
 
 class _Meter:
     """Reads the CPU seconds of a run's processes, this one included, whenever training has got on."""
 
     def __init__(self) -> None:
-        self.points: list[tuple[int, float]] = []
+        self.points: list[tuple[int, Counter[str]]] = []
         self._attempt: Attempt | None = None
 
     def started(self, attempt: Attempt) -> None:
@@ -72,11 +73,15 @@ class _Meter:
     def progressed(self, progress: Progress) -> None:
         if self._attempt is None or progress.phase != "training" or (self.points and self.points[-1][0] == progress.samples):
             return
-        ticks = 0
-        for pid in (os.getpid(), *self._attempt.processes.pids().values()):
-            fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-        self.points.append((progress.samples, ticks / os.sysconf("SC_CLK_TCK")))
+        cpu_s = Counter({"coordinator": _cpu_s(os.getpid())})
+        for (role, _), pid in self._attempt.processes.pids().items():
+            cpu_s[role] += _cpu_s(pid)
+        self.points.append((progress.samples, cpu_s))
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def train(scenario: Scenario) -> Trained:
