@@ -117,6 +117,14 @@ def one_rank_per_accelerator(scenario: Scenario) -> Iterator[Broken]:
         yield Broken(path=("cluster", "tiers", "nn_worker", "processes_per_machine"), message=message, remedy="Lower it, or raise count.")
 
 
+def emulated_accelerator_known(scenario: Scenario) -> Iterator[Broken]:
+    """The accelerator that ranks emulate is the catalogue's."""
+    name, known = scenario.simulation.emulated_accelerator, load_catalog().accelerators
+    if name is not None and name not in known:
+        message = f"unknown accelerator {shown(name)}; expected one of the catalogue's"
+        yield Broken(path=("simulation", "emulated_accelerator"), message=message, remedy=did_you_mean(name, known))
+
+
 def slow_machines_exist(scenario: Scenario) -> Iterator[Broken]:
     """A slow machine is one of its tier's."""
     for index, slow in enumerate(scenario.simulation.slow_machines):
@@ -231,6 +239,7 @@ def assumptions_lead_somewhere(scenario: Scenario) -> Iterator[Broken]:
 Rule = Callable[["Scenario"], Iterator[Broken]]
 RULES: tuple[Rule, ...] = (
     machine_types_known,
+    emulated_accelerator_known,
     slow_machines_exist,
     features_fit_dense,
     data_has_path,

@@ -114,6 +114,11 @@ class Simulation(Part):
         description="Fraction of requests and answers between workers and servers that is lost (message fidelity).",
         examples=[0],
     )
+    emulated_accelerator: Name | None = Field(
+        default=None,
+        description="Accelerator of the catalogue whose predicted time ranks wait for instead of computing the dense part; null: none.",
+        examples=["a100"],
+    )
     slow_machines: Many[SlowMachine] = Field(default=(), max_length=10_000, description="Machines slower than their peers.", examples=[[]])
     latency_jitter_sigma: Annotated[float, Quantity(dimension=REAL, low=0, high=10)] = Field(
         default=0.25, description="Sigma of the lognormal latency.", examples=[0.25]

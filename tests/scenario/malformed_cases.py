@@ -122,6 +122,7 @@ CASES: tuple[Case, ...] = (
     Case("link-without-effect.yaml", 5, "overrides nothing"),
     Case("zone-of-another-region.yaml", 2, "not in the region"),
     Case("unknown-profile.yaml", 3, "Did you mean 'persia-original'?"),
+    Case("unknown-emulated-accelerator.yaml", 3, "Did you mean 'a100'?"),
     Case("missing-profile-file.yaml", 3, "no such profile"),
     Case("assumption-about-nothing.yaml", 3, "leads nowhere"),
     Case("assumption-without-source.yaml", 3, "source is missing"),
