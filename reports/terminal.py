@@ -57,7 +57,8 @@ def answer_box(
     parts: list[RenderableType] = [_headline(main, facts), "", _lines(main, facts)]
     if len(every) > 1:
         parts += ["", _modes(every)]
-    title = f"[bold]{main.scenario}[/] · {main.mode} · simulated"
+    emulated = f" · emulated {main.emulated}" if main.emulated else ""
+    title = f"[bold]{main.scenario}[/] · {main.mode} · simulated{emulated}"
     return render(Panel(Group(*parts), title=title, title_align="left", box=box.ROUNDED, padding=(0, 1), width=width), width=width)
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from persia.scenario import Catalog, Profile, Scenario, load_catalog, load_profile
+from persia.scenario.limits import run_header
 from simulator.costs import DenseCosts, batch_costs, dense_costs
 from simulator.excuse import Excuse, Infeasible
 from simulator.hardware import Cluster
@@ -70,17 +71,7 @@ def check(scenario: Scenario) -> FitReport:
 
 def lane_floor_s(scenario: Scenario, dense: DenseCosts) -> float:
     """Return the least time of one batch on a rank: host, forward, backward, what of the all-reduce cannot overlap, optimizer."""
-    exposed_s = dense.all_reduce_s
-    if scenario.schedule.mode == "async":
-        exposed_s = 0.0
-    elif scenario.schedule.mode == "hybrid":
-        end_s = 0.0
-        for bucket, reduce_s in zip(dense.buckets, dense.bucket_s, strict=True):
-            end_s = max(end_s, bucket.ready_fraction * dense.backward_s) + reduce_s
-        exposed_s = max(0.0, end_s - dense.backward_s)
-    if scenario.ranks == 1:
-        exposed_s = 0.0
-    return dense.host_s + dense.forward_s + dense.backward_s + exposed_s + dense.optimizer_s
+    return dense.step_s(run_header(scenario, server_threads=1, worker_threads=1).rank.reduction, scenario.ranks)
 
 
 def assumptions(scenario: Scenario, catalog: Catalog, profile: Profile) -> list[Assumption]:

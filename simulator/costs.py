@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import ceil, log2
 
 from persia.scenario import Catalog, Profile, Scenario
+from persia.schedule.modes import Reduction
 from simulator.allreduce import Bucket, ddp_buckets, hierarchical_all_reduce_s
 from simulator.machines import TierHardware, tier_hardware
 from simulator.popularity import Popularity
@@ -62,12 +63,28 @@ class DenseCosts:
     nic_bytes: float  # per machine, step and direction
     barrier_s: float
     exchange_bytes: float  # one way (async mode)
-    host_link_s_per_byte: float  # copy between host and device; 0 on a CPU rank
+    host_link_s_per_byte: float  # copy between host and device; 0 on a CPU rank and where the device is emulated
+    emulated: str | None = None  # the accelerator whose time a rank only waits for
 
     @property
     def all_reduce_s(self) -> float:
         """Return the all-reduce of the whole gradient, bucket after bucket."""
         return sum(self.bucket_s)
+
+    def exposed_all_reduce_s(self, reduction: Reduction, ranks: int) -> float:
+        """Return how much longer the all-reduce makes a step whose ranks begin together."""
+        if ranks == 1 or reduction is Reduction.NONE:
+            return 0.0
+        if reduction is Reduction.AFTER_BACKWARD:
+            return self.all_reduce_s
+        end_s = 0.0
+        for bucket, reduce_s in zip(self.buckets, self.bucket_s, strict=True):
+            end_s = max(end_s, bucket.ready_fraction * self.backward_s) + reduce_s
+        return max(0.0, end_s - self.backward_s)
+
+    def step_s(self, reduction: Reduction, ranks: int) -> float:
+        """Return the time from the last rank's beginning to the step's end, without noise: what an emulated rank waits for."""
+        return self.host_s + self.forward_s + self.backward_s + self.exposed_all_reduce_s(reduction, ranks) + self.optimizer_s
 
 
 def batch_costs(scenario: Scenario, profile: Profile) -> BatchCosts:
@@ -183,18 +200,20 @@ def dense_costs(scenario: Scenario, catalog: Catalog, profile: Profile) -> Dense
     gradient_bytes = [_BYTES_PER_VALUE[scenario.schedule.precision.dense] * layer for layer in layers]
     buckets = ddp_buckets(gradient_bytes, scenario.schedule.bucket_size, scenario.schedule.first_bucket_size)
     timing = _AllReduce(scenario, catalog, profile, hardware)
-    accelerator = hardware.machine.accelerator
+    emulated = scenario.simulation.emulated_accelerator
+    accelerator = emulated or hardware.machine.accelerator
     if accelerator is None:
         rate = profile["cpu.gemm_flops_per_s"] * hardware.threads_per_process
         compute_s, optimizer_s, link = flops / rate, 4.0 * sum(layers) * _OPTIMIZER_PASSES[dense.optimizer] / 5.0e9, 0.0
     else:
         compute_s, optimizer_s, link = _accelerator_s(scenario, catalog, profile, accelerator, flops, layers)
+    host_share = 1.0 if emulated is None else _emulated_host_share(profile)
     machines = hardware.machines
     barrier_hops = 2 * ceil(log2(max(2, scenario.ranks)))
     return DenseCosts(
         parameters=sum(layers),
         flops=flops,
-        host_s=profile["rank.host_s_per_sample"] * samples + profile["rank.host_s_per_feature"] * slots,
+        host_s=host_share * (profile["rank.host_s_per_sample"] * samples + profile["rank.host_s_per_feature"] * slots),
         command_s=profile["rank.s_per_command"],
         forward_s=compute_s / 3.0,
         backward_s=compute_s * 2.0 / 3.0,
@@ -202,10 +221,17 @@ def dense_costs(scenario: Scenario, catalog: Catalog, profile: Profile) -> Dense
         buckets=tuple(buckets),
         bucket_s=tuple(timing.seconds(bucket.size_bytes) for bucket in buckets),
         nic_bytes=2.0 * (machines - 1) / machines * sum(gradient_bytes),
-        barrier_s=barrier_hops * timing.nic_latency_s if machines > 1 else barrier_hops * timing.peer_latency_s,
+        barrier_s=barrier_hops * (timing.nic_latency_s if machines > 1 else timing.barrier_hop_s),
         exchange_bytes=sum(gradient_bytes),
-        host_link_s_per_byte=link,
+        host_link_s_per_byte=link if emulated is None else 0.0,
+        emulated=emulated,
     )
+
+
+def _emulated_host_share(profile: Profile) -> float:
+    """Return the share of `rank.host_s_*` that an emulated rank waits for: none, unless the profile says so, for its own is real."""
+    share = profile.constants.get("rank.emulated_host_share")
+    return 0.0 if share is None else share.value
 
 
 def _accelerator_s(
@@ -240,15 +266,18 @@ class _AllReduce:
         network = scenario.cluster.network
         self._ranks, self._machines = hardware.processes_per_machine, hardware.machines
         self.nic_latency_s = network.latency_same_zone
-        if hardware.machine.accelerator is None:
+        accelerator = scenario.simulation.emulated_accelerator or hardware.machine.accelerator
+        if accelerator is None:
             self.peer_latency_s = profile["wire.gloo_hop_s"]
             self._peer = profile["wire.gloo_bytes_per_s"]
         else:
             self.peer_latency_s = profile["wire.all_reduce_hop_s"]
-            peer = catalog.accelerators[hardware.machine.accelerator].peer_gb_per_s * 1e9
+            peer = catalog.accelerators[accelerator].peer_gb_per_s * 1e9
             efficiency = profile["wire.all_reduce_peer_efficiency"]
             through_host = profile["wire.all_reduce_p2p_off_bytes_per_s"]
             self._peer = peer * efficiency if network.accelerator_peer_to_peer and peer else through_host
+        real = scenario.simulation.emulated_accelerator is None  # ranks that emulate enter a barrier as processes do
+        self.barrier_hop_s = self.peer_latency_s if real else profile["wire.gloo_hop_s"]
         self._nic = hardware.nic_bytes_per_s * profile["wire.all_reduce_nic_efficiency"]
 
     def seconds(self, payload_bytes: float) -> float:

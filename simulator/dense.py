@@ -18,7 +18,7 @@ from simulator.costs import DenseCosts
 from simulator.engine import Callback, Engine
 from simulator.hardware import Cluster
 from simulator.recorder import Recorder
-from simulator.streams import Noise
+from simulator.streams import Noise, stream
 from simulator.wire import Wire
 
 _CHUNK_BYTES = 4.0e6  # a dense exchange moves in chunks, so that a lookup waits for a chunk at most
@@ -49,13 +49,13 @@ class DensePhysics:
         self._costs = costs
         self._reduction = reduction
         self._recorder = recorder
-        self._noise = noise
+        self._noise = noise if costs.emulated is None else Noise(stream(0, "steady"), 0.0)  # a wait is always as long
         self._tell = tell
         self._ranks = ranks
         self._slow = cluster.slow["nn_worker"]
         self._start_s = np.zeros(ranks)  # when each rank's host began the batch of this step
         self._joined = 0
-        self._step_factors = noise.factors(ranks) * self._slow
+        self._step_factors = self._noise.factors(ranks) * self._slow
         self._last_done_s = np.zeros(ranks)
         self._at_barrier = 0
         self._fractions = [bucket.ready_fraction for bucket in costs.buckets]

@@ -169,6 +169,7 @@ class SimulationResult:
     wall_s: float
     spans: Sequence[Span] = ()
     quality: None = None
+    emulated: str | None = None
 
     def with_throughput(self, interval: Interval, *, events: int, wall_s: float) -> SimulationResult:
         """Return this result with the throughput, events and wall time of several replications."""

@@ -206,7 +206,8 @@ def _result(
     catalog, profile = load_catalog(), load_profile(scenario.simulation.profile)
     parts = step_parts(window, simulation, header)
     lane_s = float(sum(window.parts.values())) - window.parts["waiting for embeddings"]
-    used = utilisation(window.busy, window.seconds, lane_s, cluster, batch, profile)
+    emulated = simulation.dense.emulated is not None
+    used = utilisation(window.busy, window.seconds, lane_s, cluster, batch, profile, emulated)
     latency = mean_latency(window)
     report = check(scenario)
     batches_per_s = throughput.mean / scenario.workload.batch_size
@@ -235,7 +236,7 @@ def _result(
                 push_s=latency["push"],
                 permits=header.rank.staleness_permits,
                 overlapped=Mode(scenario.schedule.mode) is not Mode.SYNC,
-                accelerator=cluster.tiers["nn_worker"].machine.accelerator is not None,
+                accelerator=emulated or cluster.tiers["nn_worker"].machine.accelerator is not None,
                 machines=cluster.tiers["nn_worker"].machines,
             )
         ),
@@ -252,6 +253,7 @@ def _result(
         simulated_s=now_s,
         wall_s=time.perf_counter() - began_s,
         spans=recorder.spans,
+        emulated=simulation.dense.emulated,
     )
 
 

@@ -10,19 +10,26 @@ from simulator.hardware import Cluster
 
 
 def utilisation(
-    busy: Sequence[float], seconds: float, lane_busy_s: float, cluster: Cluster, batch: BatchCosts, profile: Profile
+    busy: Sequence[float],
+    seconds: float,
+    lane_busy_s: float,
+    cluster: Cluster,
+    batch: BatchCosts,
+    profile: Profile,
+    emulated: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Return tier -> resource -> fraction of capacity used, from the sums of `Simulation._busy` over a window.
 
     `lane_busy_s` is the rank-seconds in which a rank's training lane did not wait for embeddings.  The network cards of a
-    tier that runs on another tier's machines are counted there; a cluster of one machine has none.
+    tier that runs on another tier's machines are counted there; a cluster of one machine has none.  `emulated` ranks have
+    an accelerator that takes no processor.
     """
     tiers = cluster.tiers
     servers, workers, ranks, loaders = (tiers[name] for name in ("parameter_server", "embedding_worker", "nn_worker", "loader"))
     host_links = 2.0 * ranks.processes * seconds
     row_bytes_s = busy[6] / 2.0 * batch.server_row_bytes
     dram = profile["wire.dram_bytes_per_s_per_vcpu"] * servers.machine.vcpus * servers.machines
-    compute = "accelerator" if ranks.machine.accelerator else "cpu"
+    compute = "accelerator" if ranks.machine.accelerator or emulated else "cpu"
     table = {
         "loader": {"cpu": busy[0] / (loaders.processes * loaders.threads_per_process * seconds)},
         "embedding_worker": {"cpu": busy[1] / (workers.processes * workers.threads_per_process * seconds)},
