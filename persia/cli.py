@@ -242,13 +242,55 @@ def node(
 
 @verb
 def validate(
+    sources: Annotated[list[str] | None, typer.Argument(metavar="SCENARIO...", help="Scenarios to run in both worlds.")] = None,
+    grid: Annotated[bool, typer.Option("--grid", help="Run the packaged grid of cases in both worlds.")] = False,
+    random: Annotated[int | None, typer.Option("--random", metavar="N", help="Run N cases drawn from the grid's space.")] = None,
     published: Annotated[bool, typer.Option("--published", help="Compare with the published throughput of the original system.")] = False,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the draw; without it one is chosen and printed.")] = None,
+    profile: Annotated[
+        str | None, typer.Option("--profile", metavar="NAME|FILE", help="What predicts; without it, what `persia calibrate` measured here.")
+    ] = None,
+    only: Annotated[str | None, typer.Option("--only", metavar="NAME,...", help="Only these cases.")] = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", metavar="S", help="Measure a case for at most so many seconds of training.")
+    ] = 12.0,
+    target: Annotated[
+        float, typer.Option("--target", metavar="PCT", help="Stop when the 95 % interval is within so many per cent of the mean.")
+    ] = 3.0,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, max=100, help="Run a case at least so often.")] = 2,
+    device: Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="Where the dense network is trained.")] = "cpu",
+    overrides: Overrides = None,
+    report: Annotated[bool, typer.Option("--report", help="Write the page and its figures into a run directory.")] = False,
+    out: Out = None,
     as_json: AsJson = False,
 ) -> ExitCode:
-    """Compare predictions with what was measured; exit 1 where one is too far off."""
-    from persia.commands import validate as command
+    """Compare predictions with what is measured here, or with what was published; exit 1 where one is too far off."""
+    if published:
+        if sources or grid or random is not None:
+            note("persia: --published runs nothing here: give it alone.")
+            return ExitCode.USAGE
+        from persia.commands import published as rows
 
-    return command.run(published=published, as_json=as_json)
+        return rows.run(as_json=as_json)
+    from persia.commands import validate as command
+    from persia.commands.validation import Limits
+
+    return command.run(
+        command.Asked(
+            sources=sources or (),
+            grid=grid,
+            random=random,
+            seed=seed,
+            profile=profile,
+            only=only,
+            limits=Limits(seconds=seconds, repeats=repeats, target=target / 100.0),
+            device=device,
+            overrides=overrides or (),
+            report=report,
+            out=out,
+            as_json=as_json,
+        )
+    )
 
 
 @verb

@@ -23,10 +23,11 @@ IDS_PER_BATCH_MAX = 700_000  # beyond, one batch takes seconds on a small machin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One case: its name, and what it sets."""
+    """One case: its name, what it sets, and in which scenario."""
 
     name: str
     settings: Mapping[str, str]
+    base: str = str(_FOLDER / "base.yaml")
 
     def overrides(self) -> list[str]:
         """Return the settings as `path=value`."""
@@ -34,7 +35,7 @@ class Case:
 
     def scenario(self, overrides: Sequence[str] = ()) -> Scenario:
         """Return the case's scenario; `overrides` come last."""
-        return load_scenario(str(_FOLDER / "base.yaml"), [*self.overrides(), f"name={self.name}", *overrides])
+        return load_scenario(self.base, [*self.overrides(), f"name={self.name}", *overrides])
 
 
 def grid() -> list[Case]:

@@ -1,0 +1,64 @@
+"""The simulated side of a case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from persia.scenario import Scenario
+from persia.trace import Span
+from simulator.result import Interval, SimulationResult
+from simulator.run import simulate
+from simulator.validation.result import World
+
+SHARED_KEYS = ("scenario", "digest", "seed", "mode", "utilisation", "bottleneck", "memory", "cost", "events", "wall_s")
+_TRAIN = frozenset({"host work", "forward + backward", "all-reduce", "optimizer"})  # what a real rank does as one command
+
+
+def predict(scenario: Scenario) -> tuple[World, Interval, SimulationResult]:
+    """Simulate a scenario; return it as a world, the 90 % interval of its throughput, and the result itself.
+
+    Raises:
+        Infeasible: the scenario cannot run.
+    """
+    result = simulate(scenario)
+    return simulated_world(result), predicted_interval(result), result
+
+
+def predicted_interval(result: SimulationResult) -> Interval:
+    """Return the interval that should hold the measured throughput with 90 %, in samples/s."""
+    return result.throughput.samples_per_s
+
+
+def simulated_world(result: SimulationResult) -> World:
+    """Return a simulation's result as one world of a case."""
+    facts = result.to_json()
+    stages_s = {**stages(result.spans), **{f"nn_worker.{name}": seconds for name, seconds in result.latency_s.items()}}
+    return World(
+        samples_per_s=result.throughput.samples_per_s,
+        step_time_s=result.step_time_s,
+        version=result.staleness.version,
+        in_flight=result.staleness.in_flight,
+        stages_s=stages_s,
+        spans=result.spans,
+        facts=shared_facts(facts) | {"step_parts": facts["step_parts"]},
+    )
+
+
+def shared_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return of a result's JSON the keys that both worlds have, beside throughput, step time and staleness."""
+    return {key: facts[key] for key in SHARED_KEYS}
+
+
+def stages(spans: Iterable[Span]) -> dict[str, float]:
+    """Return by `tier.stage` the mean seconds of a batch from the stage's first start to its last end on any process.
+
+    What a rank does with a batch between its lookup and its push is one stage, `nn_worker.train`.
+    """
+    extents: dict[str, dict[int, tuple[float, float]]] = {}
+    for span in spans:
+        name = "train" if span.tier == "nn_worker" and span.name in _TRAIN else span.name
+        batches = extents.setdefault(f"{span.tier}.{name}", {})
+        start_s, end_s = batches.get(span.batch, (span.start_s, span.end_s))
+        batches[span.batch] = (min(start_s, span.start_s), max(end_s, span.end_s))
+    return {stage: sum(end_s - start_s for start_s, end_s in batches.values()) / len(batches) for stage, batches in extents.items()}
