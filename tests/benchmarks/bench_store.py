@@ -142,7 +142,8 @@ def fused(options: argparse.Namespace, dim: int, requests: list[Array], folder: 
 
 def row_of(options: argparse.Namespace, dim: int) -> list[str]:
     """Measure one dim and return its line of the table."""
-    requests = zipf_requests(rows=options.rows, exponent=options.zipf, size=options.size, count=options.requests, seed=options.seed)
+    law = {"rows": options.rows, "exponent": options.zipf, "seed": options.seed, "unique": not options.repeated}
+    requests = zipf_requests(**law, size=options.size, count=options.requests)
     with tempfile.TemporaryDirectory(prefix="bench-store-", dir=options.folder) as name, tempfile.TemporaryDirectory() as other:
         theirs = fused(options, dim, requests, Path(other))
         rates, row_bytes = measure(options, dim, requests, None if options.memory == "private" else Path(name) / "table")
@@ -165,6 +166,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--zipf", type=float, default=1.05)
     parser.add_argument("--size", type=int, default=20_000, help="keys of a request")
+    parser.add_argument("--repeated", action="store_true", help="keys as Zipf's law draws them, popular ones many times in a request")
     parser.add_argument("--requests", type=int, default=100, help="distinct requests")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
@@ -173,7 +175,8 @@ def main() -> None:
     parser.add_argument("--peer-python", help="interpreter that can import fbgemm_gpu")
     options = parser.parse_args()
     place = f"a file in {options.folder}" if options.memory == "mapped" else "private memory"
-    print(f"{options.rows:,} rows in {place}, requests of {options.size:,} unique keys, Zipf {options.zipf}, one thread; M rows/s")
+    kind = "drawn" if options.repeated else "unique"
+    print(f"{options.rows:,} rows in {place}, {options.size:,} {kind} keys a request, Zipf {options.zipf}, one thread; M rows/s")
     header = ["dim", "lookup", "update", "both", "best", "target", "bare gather", "both / gather", "fbgemm", "both / fbgemm", "bytes a row"]
     print(markdown(header, [row_of(options, dim) for dim in options.dims]))
 

@@ -13,16 +13,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from persia.data.zipf import make_zipf
 
 
-def zipf_requests(*, rows: int, exponent: float, size: int, count: int, seed: int) -> list[npt.NDArray[np.uint64]]:
+def zipf_requests(*, rows: int, exponent: float, size: int, count: int, seed: int, unique: bool = True) -> list[npt.NDArray[np.uint64]]:
     """Return `count` requests of `size` keys, each once in a request, in the order in which they were first drawn.
 
-    A key's popularity has nothing to do with its number: IDs are spread over 0..rows-1 by a random permutation.
+    With `unique` false they are as they were drawn, popular ones many times.  A key's popularity has nothing to do with its number: IDs are spread over 0..rows-1 by a random permutation.
     """
     generator = np.random.default_rng(seed)
     law = make_zipf(rows, exponent)
     keys = generator.permutation(rows).astype(np.uint64)
     requests = []
     for _ in range(count):
+        if not unique:
+            requests.append(keys[law.draw(generator, size)])
+            continue
         drawn = np.empty(0, np.int64)
         first = np.empty(0, np.int64)
         while len(first) < size:
