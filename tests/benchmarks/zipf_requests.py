@@ -16,7 +16,8 @@ from persia.data.zipf import make_zipf
 def zipf_requests(*, rows: int, exponent: float, size: int, count: int, seed: int, unique: bool = True) -> list[npt.NDArray[np.uint64]]:
     """Return `count` requests of `size` keys, each once in a request, in the order in which they were first drawn.
 
-    With `unique` false they are as they were drawn, popular ones many times.  A key's popularity has nothing to do with its number: IDs are spread over 0..rows-1 by a random permutation.
+    With `unique` false they are as they were drawn, popular ones many times.  A key's popularity has nothing to do with its
+    number: IDs are spread over 0..rows-1 by a random permutation.
     """
     generator = np.random.default_rng(seed)
     law = make_zipf(rows, exponent)
