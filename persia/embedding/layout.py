@@ -116,7 +116,11 @@ class Section:
 
 
 def sections(spec: TableSpec) -> tuple[Section, ...]:
-    """Return where each array of a table lies; those that grow with the rows come last, each on a boundary of its own."""
+    """Return where each array of a table lies; those that grow with the rows come last, each on a page of its own.
+
+    They are packed: where the page cache works in huge pages, touching an array fills all of the huge page around it, a
+    gap before the next array too.  An array need not begin a huge page to lie in one.
+    """
     slots, words = spec.capacity_rows + 1, spec.row_floats
     wanted: list[tuple[str, npt.DTypeLike, int, int]] = [
         ("header", np.int64, HEADER_WORDS, 0),
@@ -135,7 +139,6 @@ def _placed(wanted: list[tuple[str, npt.DTypeLike, int, int]]) -> Iterator[Secti
     end = 0
     for name, dtype, count, per_slot_bytes in wanted:
         size_bytes = count * np.dtype(dtype).itemsize
-        boundary = HUGE_PAGE_BYTES if size_bytes >= HUGE_PAGE_BYTES else PAGE_BYTES
-        start = -(-end // boundary) * boundary
+        start = -(-end // PAGE_BYTES) * PAGE_BYTES
         end = start + size_bytes
         yield Section(name=name, dtype=dtype, count=count, start=start, per_slot_bytes=per_slot_bytes)
