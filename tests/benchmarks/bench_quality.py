@@ -14,16 +14,17 @@ a test, and pytest does not collect it.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from persia.scenario import load_scenario
-from tests.benchmarks.real_runs import Trained, markdown, train
+from tests.benchmarks.real_runs import markdown, train
 
 ADULT_LEAST_AUC = 0.8929
 ADULT_MODES_APART = 0.003
@@ -32,12 +33,23 @@ PERMITS = (1, 2, 4, 8, 16, 32, 64)
 HEADER = ["run", "AUC", "log-loss", "staleness, updates", "samples/s", "AUC less sync's"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """What one run has learnt, and how fast: staleness in updates."""
+
+    auc: float
+    logloss: float
+    best_auc: float | None
+    staleness: float
+    samples_per_s: float
+
+
 @dataclass(slots=True)
 class Seeds:
     """One configuration's runs, a seed each."""
 
     name: str
-    runs: list[Trained] = field(default_factory=list)
+    runs: list[Quality] = field(default_factory=list)
 
     @property
     def auc(self) -> float:
@@ -52,21 +64,42 @@ class Seeds:
     def line(self, sync: Seeds | None = None) -> list[str]:
         """Return its line of the table."""
         aucs = [run.auc for run in self.runs]
-        loss = fmean(float(run.result["quality"]["logloss"]) for run in self.runs)
-        speed = fmean(float(run.result["throughput"]["samples_per_s"]["mean"] or 0.0) for run in self.runs)
+        loss, speed = fmean(run.logloss for run in self.runs), fmean(run.samples_per_s for run in self.runs)
         auc = f"{self.auc:.4f} ({min(aucs):.4f} to {max(aucs):.4f})"
         apart = "" if sync is None else f"{self.auc - sync.auc:+.4f}"
         return [self.name, auc, f"{loss:.4f}", f"{self.staleness:.1f}", f"{speed:,.0f}", apart]
 
 
-def trained(name: str, scenario: str, overrides: Sequence[str], seeds: int) -> Seeds:
-    """Train one configuration with each seed, and say so on stderr."""
-    all_seeds = Seeds(name)
-    for seed in range(1, seeds + 1):
-        run = train(load_scenario(scenario, [*overrides, f"simulation.seed={seed}"]))
-        print(f"{name}, seed {seed}: AUC {run.auc:.4f}, {run.outcome.wall_s:.1f} s", file=sys.stderr, flush=True)
-        all_seeds.runs.append(run)
-    return all_seeds
+class Bench:
+    """Trains configurations, each with every seed; `kept` is a file of runs that need not be trained again."""
+
+    def __init__(self, seeds: int, kept: Path | None) -> None:
+        self.seeds = seeds
+        self._kept = kept
+        lines = kept.read_text(encoding="utf-8").splitlines() if kept is not None and kept.exists() else []
+        self._known = {key: Quality(**values) for key, values in map(json.loads, lines)}
+
+    def trained(self, name: str, scenario: str, overrides: Sequence[str]) -> Seeds:
+        """Return a configuration's runs; each that is trained is told on stderr."""
+        return Seeds(name, [self._run(name, scenario, [*overrides, f"simulation.seed={seed}"]) for seed in range(1, self.seeds + 1)])
+
+    def _run(self, name: str, scenario: str, overrides: list[str]) -> Quality:
+        key = " ".join([scenario, *overrides])
+        if key not in self._known:
+            run = train(load_scenario(scenario, overrides))
+            quality = run.result["quality"]
+            self._known[key] = Quality(
+                auc=run.auc,
+                logloss=quality["logloss"],
+                best_auc=quality["best_auc"],
+                staleness=run.staleness,
+                samples_per_s=run.result["throughput"]["samples_per_s"]["mean"] or 0.0,
+            )
+            print(f"{name}, {overrides[-1]}: AUC {run.auc:.4f}, {run.outcome.wall_s:.1f} s", file=sys.stderr, flush=True)
+            if self._kept is not None:
+                with self._kept.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps([key, asdict(self._known[key])]) + "\n")
+        return self._known[key]
 
 
 def verdict(sentence: str, value: float, bar: float, *, at_least: bool = False) -> bool:
@@ -76,14 +109,14 @@ def verdict(sentence: str, value: float, bar: float, *, at_least: bool = False) 
     return met
 
 
-def adult(folder: str, seeds: int) -> bool:
+def adult(folder: str, bench: Bench) -> bool:
     """Train and print UCI Adult; return whether its bars are met."""
     data = f"workload.data.path={folder}"
     two = [data, "cluster.tiers.nn_worker.processes_per_machine=2"]
-    one = trained("1 rank, hybrid", "adult", [data], seeds)
-    hybrid = trained("2 ranks, hybrid", "adult", [*two, "schedule.mode=hybrid"], seeds)
-    sync = trained("2 ranks, sync", "adult", [*two, "schedule.mode=sync"], seeds)
-    print(f"UCI Adult, one pass, {seeds} seeds\n")
+    one = bench.trained("1 rank, hybrid", "adult", [data])
+    hybrid = bench.trained("2 ranks, hybrid", "adult", [*two, "schedule.mode=hybrid"])
+    sync = bench.trained("2 ranks, sync", "adult", [*two, "schedule.mode=sync"])
+    print(f"UCI Adult, one pass, {bench.seeds} seeds\n")
     print(markdown(HEADER, [one.line(), sync.line(), hybrid.line(sync)]) + "\n")
     good = verdict("test AUC with one rank, mean", one.auc, ADULT_LEAST_AUC, at_least=True)
     good &= verdict("the same, least of all seeds", min(run.auc for run in one.runs), ADULT_LEAST_AUC, at_least=True)
@@ -96,14 +129,14 @@ def with_permits(permits: int) -> list[str]:
     return ["schedule.mode=hybrid", *(f"schedule.{window}={permits}" for window in windows)]
 
 
-def planted(seeds: int, figure: Path | None, permits: Sequence[int]) -> bool:
+def planted(bench: Bench, figure: Path | None, permits: Sequence[int]) -> bool:
     """Train and print the planted model; return whether its bar is met."""
     usual = load_scenario("planted-small").staleness_permits
-    sync = trained("sync", "planted-small", ["schedule.mode=sync"], seeds)
-    hybrid = {count: trained(f"hybrid, {count} permits", "planted-small", with_permits(count), seeds) for count in permits}
-    apart = trained(f"async, {usual} permits", "planted-small", ["schedule.mode=async"], seeds)
-    best = fmean(float(run.result["quality"]["best_auc"]) for run in sync.runs)
-    print(f"Planted model, two ranks, {seeds} seeds; the best reachable AUC is {best:.4f}\n")
+    sync = bench.trained("sync", "planted-small", ["schedule.mode=sync"])
+    hybrid = {count: bench.trained(f"hybrid, {count} permits", "planted-small", with_permits(count)) for count in permits}
+    apart = bench.trained(f"async, {usual} permits", "planted-small", ["schedule.mode=async"])
+    best = fmean(run.best_auc or 0.0 for run in sync.runs)
+    print(f"Planted model, two ranks, {bench.seeds} seeds; the best reachable AUC is {best:.4f}\n")
     lines = [sync.line(sync), *(runs.line(sync) for runs in hybrid.values()), apart.line(sync)]
     print(markdown(HEADER, lines) + "\n")
     if figure is not None:
@@ -147,12 +180,14 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--permits", nargs="+", type=int, default=list(PERMITS))
     parser.add_argument("--figure", type=Path, help="where the planted model's figure goes: .svg or .png")
+    parser.add_argument("--kept", type=Path, help="a file of finished runs: those in it are not trained again, new ones are added")
     options = parser.parse_args()
     if not (options.adult or options.planted):
         parser.error("nothing to do: give --adult FOLDER, --planted or both")
-    good = adult(options.adult, options.seeds) if options.adult else True
+    bench = Bench(options.seeds, options.kept)
+    good = adult(options.adult, bench) if options.adult else True
     if options.planted:
-        good &= planted(options.seeds, options.figure, options.permits)
+        good &= planted(bench, options.figure, options.permits)
     return 0 if good else 1
 
 
