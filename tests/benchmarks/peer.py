@@ -7,8 +7,10 @@ repeated, so that drawing costs nobody anything.  Dense part fp32 with Adam, row
 our side; and samples per CPU second of all processes of a side, which a busy machine disturbs less (a process that waits in a
 loop pays for it).  In every turn all sides run one after another; which begins changes from turn to turn.
 
-Our side is a real run, all its processes and sockets included: loader, embedding worker, parameter server, rank(s).
-`--layout 1x1` means one rank of one thread; the other processes have one thread each, and share the cores with it.
+Our side is a real run, all its processes and sockets included: loader, embedding worker, parameter server, ranks.
+`--layout 2x1` means two ranks of one thread; the other processes have one thread each, and share the cores with them.  On two
+cores that layout is the fastest of 1x1 (one core waits for the rank), 1x2 (both threads of the rank wait whenever another
+process takes one core) and 2x1; more servers or workers add processes but no cores.
 The peers' side is `peer_models.py` as N processes of T threads (`--peer-layouts 2x1 1x2`), where a peer's best layout counts.
 
 The peers have an interpreter of their own, `--peer-python`.  In a new virtual environment: `pip install torch==2.13.0
@@ -218,11 +220,11 @@ def parse() -> argparse.Namespace:
     say("--batch", type=int, default=2048, help="samples of a process")
     say("--rows", type=int, default=100_000, help="rows of a feature's table")
     say("--batches", type=int, default=16, help="distinct batches")
-    say("--layout", default="1x1", help="our ranks x threads of each")
+    say("--layout", default="2x1", help="our ranks x threads of each")
     say("--workers", type=int, default=1, help="our embedding workers")
     say("--servers", type=int, default=1, help="our parameter servers")
-    say("--permits", type=int, default=4, help="our staleness permits of a rank")
-    say("--wire", default="fp16", help="our precision between embedding worker and rank")
+    say("--permits", type=int, default=3, help="our staleness permits of a rank")
+    say("--wire", default="fp32", help="our precision between embedding worker and rank")
     say("--precision", default="fp32", help="our dense arithmetic; other than fp32 it is no like-for-like comparison")
     say("--skip-steps", type=int, default=24, help="our first steps, which insert most rows, are left out of its measurement")
     say("--expected", type=float, default=20_000.0, help="samples/s from which our number of steps is worked out")
