@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from persia.commands.emulation import emulated_dense
 from persia.commands.exits import ExitCode, Failure, note
 from persia.commands.output import print_json, print_text
 from persia.commands.roles import remote_role
@@ -50,12 +51,15 @@ def run(
     remote = frozenset(map(remote_role, elsewhere))
     if remote and rendezvous is None:
         raise Failure(ExitCode.USAGE, "--elsewhere without --rendezvous HOST:PORT: say where the processes elsewhere find this run.")
-    options = Options(device=device, compress=compress, save=save, rendezvous=rendezvous, bind=bind, remote=remote)
     scenario = _scenario(source, overrides, scale, resume)
     if steps is not None:
         workload = scenario.workload.model_copy(update={"samples": steps * scenario.ranks * scenario.workload.batch_size})
         scenario = scenario.model_copy(update={"workload": workload})
+    emulated = emulated_dense(scenario)
+    options = Options(device=device, compress=compress, save=save, rendezvous=rendezvous, bind=bind, remote=remote, emulated=emulated)
     _check_machine(scenario, options)
+    if emulated is not None:
+        note(f"Emulated {emulated.accelerator}: a step waits {emulated.step_s * 1e3:.3f} ms instead of computing ({emulated.source}).")
     directory = _reopen(resume, scenario) if resume else RunDirectory.create(out, name=scenario.name, command=command_line())
     with Interrupts(ends_process=True) as interrupts, directory:
         directory.write_text("scenario.yaml", resolved_yaml(scenario))
@@ -93,6 +97,8 @@ def _scenario(source: str | None, overrides: Sequence[str], scale: str | None, r
 
 def _check_machine(scenario: Scenario, options: Options) -> None:
     """Refuse at once what could only fail later."""
+    if options.device == "cuda" and options.emulated is not None:
+        raise Failure(ExitCode.USAGE, "--device cuda with simulation.emulated_accelerator: emulated ranks compute nothing.")
     if options.device == "cuda":
         from persia.runtime.rendezvous import cuda_devices
 

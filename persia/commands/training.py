@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -33,6 +34,7 @@ def result_json(scenario: Scenario, outcome: Outcome, *, digest: str) -> dict[st
         "scenario": scenario.name,
         "digest": digest,
         "seed": scenario.simulation.seed,
+        "emulated": scenario.simulation.emulated_accelerator,
         "mode": scenario.schedule.mode,
         "ranks": plan.ranks,
         "batch_size": plan.batch_size,
@@ -52,13 +54,19 @@ def result_json(scenario: Scenario, outcome: Outcome, *, digest: str) -> dict[st
         "wall_s": outcome.wall_s,
         "quality": {key: quality[key] for key in ("auc", "logloss", "best_auc", "samples")},
         "evaluations": outcome.qualities,
-        "loss": fmean(outcome.losses[-50:]) if outcome.losses else None,
+        "loss": _mean_loss(outcome.losses[-50:]),
         "stages_s": _stages(stats),
         "counts": _counts(stats),
         "attempts": outcome.attempts,
         "restarts": outcome.restarts,
         "checkpoint": str(outcome.checkpoint) if outcome.checkpoint else None,
     }
+
+
+def _mean_loss(losses: Sequence[float]) -> float | None:
+    """Return the mean; None without a loss, and where the dense part was emulated, which has none (NaN)."""
+    known = [loss for loss in losses if not math.isnan(loss)]
+    return fmean(known) if known else None
 
 
 def _speed(step_end_s: list[float], samples_per_step: float) -> dict[str, Any]:
@@ -141,12 +149,12 @@ def summary(result: Mapping[str, Any]) -> list[str]:
     """Return the lines that a terminal shows."""
     speed = result["throughput"]["samples_per_s"]
     quality, version, step = result["quality"], result["staleness"]["version"], result["step_time_s"]
-    lines = [f"{result['scenario']} · {result['mode']} · trained", ""]
+    emulated = f" · emulated {result['emulated']}" if result["emulated"] else ""
+    lines = [f"{result['scenario']} · {result['mode']} · trained{emulated}", ""]
     if speed["mean"] is not None:
         lines.append(f"Speed       {speed['mean']:,.0f} samples/s, 95 % interval {speed['low']:,.0f} to {speed['high']:,.0f}")
-        lines.append(
-            f"Step        {step['p50'] * 1e3:.1f} ms (p50), {step['p99'] * 1e3:.1f} ms (p99), {result['ranks']} x {result['batch_size']:,} samples"
-        )
+        size = f"{result['ranks']} x {result['batch_size']:,} samples"
+        lines.append(f"Step        {step['p50'] * 1e3:.1f} ms (p50), {step['p99'] * 1e3:.1f} ms (p99), {size}")
     lines.append(f"Trained     {result['samples']:,} samples in {result['steps']:,} steps, {result['wall_s']:.1f} s with start and end")
     if quality["auc"] is not None:
         best = f", best possible {quality['best_auc']:.4f}" if quality["best_auc"] is not None else ""

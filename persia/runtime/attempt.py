@@ -6,6 +6,7 @@ are ended and a new attempt begins from the last checkpoint.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from persia.runtime import checkpoint as checkpoints_of
+from persia.runtime.dense_part import EmulatedDense
 from persia.runtime.interrupts import Interrupts
 from persia.runtime.plan import Plan
 from persia.runtime.processes import Process, Processes
@@ -46,6 +48,7 @@ class Options:
 
     With a `rendezvous` (HOST:PORT, hosted here) all processes talk over tcp; this host's are reached at `bind`, and the
     `remote` ones, (role, index), are started elsewhere by `persia node`.
+    A scenario with an emulated accelerator needs its times, `emulated`.
     """
 
     device: str = "cpu"
@@ -54,6 +57,7 @@ class Options:
     rendezvous: str | None = None
     bind: str = "127.0.0.1"
     remote: frozenset[tuple[str, int]] = frozenset()
+    emulated: EmulatedDense | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,13 +148,7 @@ class Attempt:
 
     def run(self) -> None:
         """Train all steps, evaluate, save; raises RankDied, RunFailed, KeyboardInterrupt."""
-        self._interrupts.check()
-        for role, index in sorted(self._expected - self._remote):
-            self.processes.start(role, index)
-        self._meet()
-        self._serve(lambda: self._ready >= self._expected, "starting", _READY_S)
-        for role, index in sorted(self._expected):
-            self._mailbox.send(role, index, Kind.START)
+        self._launch()
         self._serve(lambda: len(self._finished) == self._plan.ranks, "training")
         self._saving = self._options.save
         for server in range(self._plan.servers):
@@ -159,6 +157,16 @@ class Attempt:
         ranks_save_it = every > 0 and (self._last_step + 1) % every == 0  # a checkpoint like any other
         self._mailbox.send("nn_worker", 0, Kind.EVALUATE, self._last_step, extra=int(self._unsaved() and not ranks_save_it))
         self._serve(lambda: self._evaluated is not None and (not self._unsaved()), "evaluating")
+
+    def _launch(self) -> None:
+        """Start every process of this host; when all are ready, let them begin."""
+        self._interrupts.check()
+        for role, index in sorted(self._expected - self._remote):
+            self.processes.start(role, index)
+        self._meet()
+        self._serve(lambda: self._ready >= self._expected, "starting", _READY_S)
+        for role, index in sorted(self._expected):
+            self._mailbox.send(role, index, Kind.START)
 
     def _unsaved(self) -> bool:
         return self._saving and self._saved_step != self._last_step
@@ -313,6 +321,7 @@ class Attempt:
 
     def _show(self, phase: str) -> None:
         plan = self._plan
+        loss = [pair[1] for pairs in self._trained.values() for pair in pairs[-50:] if not math.isnan(pair[1])]
         times = [pair for pairs in self._trained.values() for pair in pairs[-50:]]
         span_s = max(t for t, _ in times) - min(t for t, _ in times) if len(times) > 1 else 0.0
         trained = plan.header.first_step * plan.ranks + sum(map(len, self._trained.values()))
@@ -328,7 +337,7 @@ class Attempt:
                 fraction=trained / plan.stop_batch,
                 samples=trained * plan.batch_size,
                 samples_per_s=len(times) * plan.batch_size / span_s if span_s else 0.0,
-                loss=float(np.mean([loss for _, loss in times])) if times else None,
+                loss=float(np.mean(loss)) if loss else None,
                 staleness=sum(value * count for value, count in versions.items()) / updates if updates else None,
                 auc=self._outcome.qualities[-1]["auc"] if self._outcome.qualities else None,
                 phase=phase,

@@ -107,6 +107,7 @@ def description(plan: Plan) -> dict[str, Any]:
         "ranks": plan.ranks,
         "batch_size": plan.batch_size,
         "seed": plan.seed,
+        "emulated": scenario.simulation.emulated_accelerator,
         "data": scenario.workload.data.kind,
         "features": [
             {"name": f.name, "count": f.count, "dim": f.dim, "optimizer": f.optimizer, "bytes_per_parameter": f.bytes_per_parameter}

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from persia.runtime import checkpoint as checkpoints_of
@@ -43,6 +43,8 @@ def run(
         CheckpointError: the directory's checkpoint does not fit the scenario.
         KeyboardInterrupt: Ctrl-C or SIGTERM; nothing runs any more, nothing is left behind but the run directory.
     """
+    if scenario.simulation.emulated_accelerator != (options.emulated and options.emulated.accelerator):
+        raise RunFailed("simulation.emulated_accelerator: the run needs this accelerator's times in its options.", mistake=True)
     with contextlib.ExitStack() as cleanup:
         interrupts = interrupts or cleanup.enter_context(Interrupts())
         lock = _hold(folder)
@@ -114,37 +116,55 @@ def _attempt(
     lock: int,
 ) -> None:
     """Make a session, run it, leave nothing behind but the run directory."""
-    attempts = folder / "attempts"
-    attempts.mkdir(exist_ok=True)
-    attempt_folder = attempts / f"{len(list(attempts.iterdir())) + 1:03d}"
-    attempt_folder.mkdir()
     outcome.attempts += 1
-    state, state_lock = make_state_folder(folder)
     with contextlib.ExitStack() as cleanup:
-        cleanup.callback(os.close, state_lock)
-        cleanup.callback(shutil.rmtree, state, ignore_errors=True)
-        store = cleanup.enter_context(_host_store(options)) if plan.ranks > 1 or options.rendezvous else None
-        session = Session(
-            scenario=str((folder / "scenario.yaml").resolve()),
-            attempt=str(attempt_folder.resolve()),
-            state=str(state),
-            checkpoints=str((folder / "checkpoints").resolve()),
-            restore=str(restore.folder.resolve()) if restore else None,
-            first_step=plan.header.first_step,
-            began_at_s=began_at_s,
-            token=secrets.token_hex(16),
-            endpoints={} if options.rendezvous else socket_endpoints(state, plan.processes()),
-            bind=options.bind,
-            store=store,
-            device=options.device,
-            compress=options.compress,
-        )
+        session, state, state_lock = cleanup.enter_context(prepared_session(plan, folder, restore, began_at_s, options))
         if options.rendezvous:
             _publish(session, outcome.attempts, plan.scenario.name)
         attempt = Attempt(plan, session, state, options, outcome, progress, interrupts, (lock, state_lock))
         cleanup.callback(attempt.close)
         started(attempt)
         attempt.run_to_end()
+
+
+@contextlib.contextmanager
+def prepared_session(
+    plan: Plan, folder: Path, restore: checkpoints_of.Checkpoint | None, began_at_s: float, options: Options
+) -> Iterator[tuple[Session, Path, int]]:
+    """Give the session of a new attempt in a run directory, the folder of its tables and sockets, which goes with it, and its lock."""
+    attempts = folder / "attempts"
+    attempts.mkdir(exist_ok=True)
+    attempt_folder = attempts / f"{len(list(attempts.iterdir())) + 1:03d}"
+    attempt_folder.mkdir()
+    state, state_lock = make_state_folder(folder)
+    with contextlib.ExitStack() as cleanup:
+        cleanup.callback(os.close, state_lock)
+        cleanup.callback(shutil.rmtree, state, ignore_errors=True)
+        store = cleanup.enter_context(_host_store(options)) if _meet_on_torch(plan, options) else None
+        yield (
+            Session(
+                scenario=str((folder / "scenario.yaml").resolve()),
+                attempt=str(attempt_folder.resolve()),
+                state=str(state),
+                checkpoints=str((folder / "checkpoints").resolve()),
+                restore=str(restore.folder.resolve()) if restore else None,
+                first_step=plan.header.first_step,
+                began_at_s=began_at_s,
+                token=secrets.token_hex(16),
+                endpoints={} if options.rendezvous else socket_endpoints(state, plan.processes()),
+                bind=options.bind,
+                store=store,
+                device=options.device,
+                compress=options.compress,
+                emulated=options.emulated,
+            ),
+            state,
+            state_lock,
+        )
+
+
+def _meet_on_torch(plan: Plan, options: Options) -> bool:
+    return bool(options.rendezvous) or (plan.ranks > 1 and options.emulated is None)
 
 
 def _host_store(options: Options) -> contextlib.AbstractContextManager[str]:

@@ -6,16 +6,14 @@ Shapes: P dense parameters, cut into one contiguous slice a server.
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from persia.runtime.dense_part import DensePart
 from persia.runtime.driver import Deadlines, Driver
 from persia.runtime.plan import Plan
 from persia.runtime.transport import Kind, Message
-
-if TYPE_CHECKING:
-    from persia.runtime.trainer import Trainer
 
 Array = np.ndarray[Any, Any]
 
@@ -29,7 +27,7 @@ def slices(parameters: int, servers: int) -> list[slice]:
 class DenseExchange:
     """Accumulates a rank's dense gradients and exchanges them, one exchange at a time, repeated until every server has answered."""
 
-    def __init__(self, driver: Driver, plan: Plan, trainer: Trainer, timeout_s: float) -> None:
+    def __init__(self, driver: Driver, plan: Plan, trainer: DensePart, timeout_s: float) -> None:
         self._driver = driver
         self._scale = np.float32(plan.gradient_scale)
         vector = trainer.vector()

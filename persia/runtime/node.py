@@ -1,7 +1,8 @@
 """One process of a run: opens its inbox, makes its role, serves until it is told to stop.
 
 `python -m persia.runtime.node SESSION.json ROLE INDEX LIFE PARENT` is what the coordinator starts; LIFE counts restarts
-from 0, PARENT is the coordinator's process, which this one does not outlive.
+from 0, PARENT is the coordinator's process, which this one does not outlive.  With `-` for the session it serves one session
+after another, each named by a line of its standard input.
 """
 
 from __future__ import annotations
@@ -202,6 +203,8 @@ def _make(context: Context) -> Made:
             from persia.runtime.make_worker import make
         case "parameter_server":
             from persia.runtime.make_server import make
+        case "nn_worker" if context.session.emulated is not None:
+            from persia.runtime.make_emulated_rank import make
         case "nn_worker":
             from persia.runtime.make_rank import make
         case _:
@@ -231,8 +234,10 @@ def main(arguments: list[str]) -> int:
     threading.Thread(target=_die_with, args=(int(parent),), name="orphan", daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's, which tells everyone to stop
     logging.basicConfig(level=logging.WARNING, format=f"{role} {index}: %(message)s", stream=sys.stderr)
+    paths = map(str.strip, iter(sys.stdin.readline, "")) if session_path == "-" else (session_path,)
     try:
-        serve(Session.read(Path(session_path)), role, int(index), int(life), parent=int(parent))
+        for path in paths:
+            serve(Session.read(Path(path)), role, int(index), int(life), parent=int(parent))
     except (*MISTAKES, OSError) as error:
         sys.stderr.write(f"{role} {index}: {error}\n")
         return 1

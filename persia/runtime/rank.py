@@ -13,11 +13,10 @@ import numpy as np
 
 from persia.runtime.checkpoint import write_dense
 from persia.runtime.dense_exchange import DenseExchange
+from persia.runtime.dense_part import DensePart, Judge, Trained
 from persia.runtime.driver import Action, Deadlines, Driver, Listener
-from persia.runtime.evaluation import Evaluation
 from persia.runtime.plan import RANK_TIMEOUT_FACTOR, Plan
 from persia.runtime.records import Records
-from persia.runtime.trainer import Trained, Trainer
 from persia.runtime.transport import Kind, Message
 from persia.schedule.messages import (
     BarrierPassed,
@@ -69,9 +68,9 @@ class Rank:
         schedule: RankSchedule,
         plan: Plan,
         records: Records,
-        trainer: Trainer,
+        trainer: DensePart,
         checkpoints: Path,
-        evaluation: Evaluation,
+        evaluation: Judge,
     ) -> None:
         self._driver = driver
         self._schedule = schedule
@@ -112,6 +111,7 @@ class Rank:
     def listeners(self) -> Mapping[Kind, Listener]:
         """Return what hears each kind of message."""
         return {
+            **self._trainer.listeners(),
             Kind.SAMPLES: self._samples_here,
             Kind.POOLED: self._pooled_here,
             Kind.PUSHED: self._pushed,
@@ -253,6 +253,7 @@ class Rank:
         batch = command.batch
         labels, dense = self._samples.pop(batch)
         pooled = self._pooled.pop(batch)
+        self._trainer.begin(batch)
 
         def train() -> Callable[[], None]:
             start_s = self._driver.clock.now_s()
@@ -263,7 +264,7 @@ class Rank:
         self._jobs.put(train)
 
     def _trained(self, trained: Trained, start_s: float, end_s: float) -> None:
-        self._records.add_span("train", trained.batch, start_s, end_s)
+        self._records.add_span(self._trainer.span, trained.batch, start_s, end_s)
         self._trained_s.append(end_s)
         self._losses.append(trained.loss)
         self._gradients[trained.batch] = trained.gradients

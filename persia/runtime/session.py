@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from persia.runtime.dense_part import EmulatedDense
+
 ROLES = ("loader", "embedding_worker", "parameter_server", "nn_worker")
 _PREFIX = "persia-"
 _LOOK_S = 0.1
@@ -41,6 +43,7 @@ class Session:
     device: str = "cpu"
     compress: bool = False
     bind: str | None = None
+    emulated: EmulatedDense | None = None
 
     def write(self, path: Path) -> None:
         """Write the session for the processes of this host."""
@@ -54,7 +57,8 @@ class Session:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Session:
         """Return the session from its object."""
-        return cls(**data)
+        emulated = data.get("emulated")
+        return cls(**{**data, "emulated": emulated and EmulatedDense(**emulated)})
 
 
 def make_state_folder(fallback: Path) -> tuple[Path, int]:

@@ -6,7 +6,6 @@ Shapes: B samples, F features of a group, D its dim, N ID occurrences of a raw g
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -31,7 +30,10 @@ from persia.dense import (
     train_batch,
 )
 from persia.embedding.precision import decode, encode
+from persia.runtime.dense_part import Trained
+from persia.runtime.driver import Listener
 from persia.runtime.plan import Plan, threads
+from persia.runtime.transport import Kind
 from persia.schedule.modes import Reduction
 
 Array = np.ndarray[Any, Any]
@@ -40,18 +42,10 @@ _MIB = 1 << 20
 _COLLECTIVE_TIMEOUT = timedelta(hours=1)  # a rank may wait long for another whose servers are being restarted
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
-    """What one batch gave: its loss, the gradients for the embedding worker, in mode async the dense gradient [P] too."""
-
-    batch: int
-    loss: float
-    gradients: list[Array]
-    dense_gradient: Array | None
-
-
 class Trainer:
     """The dense model of one rank, the same in every rank at the start."""
+
+    span = "train"
 
     def __init__(self, plan: Plan, rank: int, device: str) -> None:
         """Build the model; `device` is `cpu` or `cuda`, on which rank r takes accelerator r mod their number."""
@@ -76,6 +70,13 @@ class Trainer:
             if self._fp16_reduction:
                 wrapped.register_comm_hook(None, fp16_compress_hook)
             self._forward = wrapped
+
+    def listeners(self) -> Mapping[Kind, Listener]:
+        """Return nothing: ranks meet in torch's collectives."""
+        return {}
+
+    def begin(self, batch: int) -> None:
+        """Nothing comes before `train`."""
 
     def train(self, batch: int, labels: Array, dense: Array, pooled: Sequence[Array]) -> Trained:
         """Train one batch: labels [B], dense [B, dense features], pooled embeddings as they came from the wire."""

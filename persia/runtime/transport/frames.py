@@ -86,6 +86,8 @@ class Kind(IntEnum):
     ROWS_PEEK = 35
     FAILED = 36
     ENDED = 37
+    DENSE_JOINED = 38
+    DENSE_BEGAN = 39
 
 
 _KINDS = {int(kind): kind for kind in Kind}
