@@ -226,6 +226,18 @@ def trace(
 
 
 @verb
+def calibrate(
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where the profile goes; by default this user's cache.")] = None,
+    batch_sizes: Annotated[str | None, typer.Option("--batch-sizes", metavar="N,...", help="Measure only these batch sizes.")] = None,
+    as_json: AsJson = False,
+) -> ExitCode:
+    """Measure this machine, in under three minutes, and write the profile from which `validate` and `simulate` predict it."""
+    from persia.commands import calibrate as command
+
+    return command.run(out=out, as_json=as_json, batch_sizes=command.read_batch_sizes(batch_sizes))
+
+
+@verb
 def node(
     source: Source,
     role: Annotated[str, typer.Option("--role", metavar="ROLE", help="loader, embedding-worker, parameter-server or nn-worker.")],
@@ -261,6 +273,12 @@ def validate(
     device: Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="Where the dense network is trained.")] = "cpu",
     overrides: Overrides = None,
     report: Annotated[bool, typer.Option("--report", help="Write the page and its figures into a run directory.")] = False,
+    again: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="Run nothing: take the result.json of an earlier validation.")
+    ] = None,
+    ablation: Annotated[
+        Path | None, typer.Option("--ablation", metavar="FILE", help="Rows for the page: errors with a piece of physics left out.")
+    ] = None,
     out: Out = None,
     as_json: AsJson = False,
 ) -> ExitCode:
@@ -287,6 +305,8 @@ def validate(
             device=device,
             overrides=overrides or (),
             report=report,
+            again=again,
+            ablation=ablation,
             out=out,
             as_json=as_json,
         )

@@ -16,8 +16,10 @@ from persia.schedule.log import DigestLog, FileLog, Header
 from persia.schedule.modes import Mode
 from simulator.bottleneck import Evidence, find_bottleneck
 from simulator.check import assumptions, check
+from simulator.driving import Driving
 from simulator.engine import new_engine
 from simulator.hardware import Cluster
+from simulator.host_simulation import HostSimulation
 from simulator.popularity import Popularity, mixed_row_staleness
 from simulator.price import cost, cross_zone_bytes_per_batch
 from simulator.recorder import CUT_EVERY, Window
@@ -110,7 +112,7 @@ def _run_once(
     )
     log = DigestLog() if log_file is None else FileLog(log_file, header)
     engine = new_engine(scenario.simulation.engine)
-    simulation = Simulation(
+    simulation: Driving = (HostSimulation if profile.machine is not None else Simulation)(
         scenario=scenario,
         catalog=catalog,
         profile=profile,
@@ -148,7 +150,7 @@ class _Stopper:
         scenario: Scenario,
         steps: int | None,
         samples_per_step: float,
-        simulation: Simulation,
+        simulation: Driving,
         stop: Callable[[], None],
         progress: Progress,
     ) -> None:
@@ -197,7 +199,7 @@ def step_time(step_end_s: Sequence[float]) -> StepTime:
 
 
 def _result(
-    scenario: Scenario, seed: int, simulation: Simulation, header: Header, digest: str, events: int, now_s: float, began_s: float
+    scenario: Scenario, seed: int, simulation: Driving, header: Header, digest: str, events: int, now_s: float, began_s: float
 ) -> SimulationResult:
     recorder, cluster, batch = simulation.recorder, simulation.cluster, simulation.batch
     ranks = header.rank.world_size
@@ -257,7 +259,7 @@ def _result(
     )
 
 
-def step_parts(window: Window, simulation: Simulation, header: Header) -> list[StepPart]:
+def step_parts(window: Window, simulation: Driving, header: Header) -> list[StepPart]:
     """Return the mean parts of a rank's step; where nothing overlaps, the wait for embeddings is taken apart."""
     rank_steps = window.steps * header.rank.world_size
     mean = {part: seconds / rank_steps for part, seconds in window.parts.items()}
@@ -293,7 +295,7 @@ def _staleness(scenario: Scenario, window: Window, weight: int) -> StalenessRepo
     )
 
 
-def _links(simulation: Simulation, used: Mapping[str, Mapping[str, float]]) -> list[LinkLoad]:
+def _links(simulation: Driving, used: Mapping[str, Mapping[str, float]]) -> list[LinkLoad]:
     """Return each tier's network cards as one loaded link of the map, in Gbit/s of one machine."""
     cluster = simulation.cluster
     links = []

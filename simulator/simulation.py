@@ -6,20 +6,19 @@ done, an event for a schedule.  Which server side it drives (phase or message fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from math import inf
+from collections.abc import Callable
 from typing import Any
 
 from persia.scenario import Catalog, Profile, Scenario
 from persia.schedule import messages as m
-from persia.schedule.invariants import CollectiveOrder, broken_laws
 from persia.schedule.loader import LoaderSchedule
-from persia.schedule.log import Header, Log, Schedule, loader_limits
+from persia.schedule.log import Header, Log, loader_limits
 from persia.schedule.rank import RankSchedule
 from persia.schedule.server import ServerSchedule
 from persia.schedule.worker import WorkerSchedule
 from simulator.costs import batch_costs, dense_costs
 from simulator.dense import DensePhysics
+from simulator.driving import Driving, Hand, Process
 from simulator.engine import Callback, Engine
 from simulator.hardware import Cluster
 from simulator.message_servers import MessageServers
@@ -32,28 +31,8 @@ from simulator.wire import FifoWire, FlowWire, Wire
 
 _SPAN_RANKS = 2
 
-Hand = Callable[[int, Any], None]
 
-
-class BrokenLaw(AssertionError):
-    """A schedule broke an invariant in a run with checks: a defect of the core, never of the scenario."""
-
-
-class _Process:
-    """One schedule with its place in the cluster, and when its timer runs out."""
-
-    __slots__ = ("handle", "index", "next_timer_s", "role", "schedule", "wake_s")
-
-    def __init__(self, role: str, index: int, schedule: Schedule) -> None:
-        self.role = role
-        self.index = index
-        self.schedule = schedule
-        self.handle = schedule.handle
-        self.next_timer_s = schedule.next_timer_s
-        self.wake_s = inf
-
-
-class Simulation:
+class Simulation(Driving):
     """The schedules, the physics and the recorder of one run."""
 
     def __init__(
@@ -70,8 +49,7 @@ class Simulation:
         span_steps: range,
         checked: bool = False,
     ) -> None:
-        self._engine = engine
-        self._record = log.record
+        super().__init__(engine, log, ranks=cluster.tiers["nn_worker"].processes, checked=checked)
         self.cluster = cluster
         self.batch = batch_costs(scenario, profile)
         self.dense = dense_costs(scenario, catalog, profile)
@@ -107,11 +85,10 @@ class Simulation:
         self._from_device = [Link(rate) for _ in range(ranks)]
         self._wire_cache()
         self._hands = {**self._all_hands(), **server_hands}
-        self._rank_processes = [_Process("nn_worker", index, schedule) for index, schedule in enumerate(self.ranks)]
-        self._worker_processes = [_Process("embedding_worker", index, schedule) for index, schedule in enumerate(self.workers)]
-        self._server_processes = [_Process("parameter_server", index, schedule) for index, schedule in enumerate(self.servers)]
-        self._loader_processes = [_Process("loader", index, schedule) for index, schedule in enumerate(self.loaders)]
-        self._order = CollectiveOrder(ranks) if checked else None
+        self._rank_processes = [Process("nn_worker", index, schedule) for index, schedule in enumerate(self.ranks)]
+        self._worker_processes = [Process("embedding_worker", index, schedule) for index, schedule in enumerate(self.workers)]
+        self._server_processes = [Process("parameter_server", index, schedule) for index, schedule in enumerate(self.servers)]
+        self._loader_processes = [Process("loader", index, schedule) for index, schedule in enumerate(self.loaders)]
         self.on_step: Callable[[int], None] = lambda steps: None
 
     def _server_side(self, scenario: Scenario, header: Header, seed: int) -> tuple[ServerSide, dict[type[m.Word], Hand]]:
@@ -185,43 +162,6 @@ class Simulation:
         if type(event) is m.DenseDone and self.recorder.batch_trained(self._engine.now_s):
             self.on_step(len(self.recorder.step_end_s))
         self._tell(self._rank_processes[index], event)
-
-    def _tell(self, process: _Process, event: m.Event) -> None:
-        """Give one event to a schedule and carry out what it decides."""
-        now_s, index, hands = self._engine.now_s, process.index, self._hands
-        commands = process.handle(event, now_s)
-        self._record(now_s, process.role, index, event, commands)
-        if self._order is not None:
-            self._check(process.schedule, index, commands)
-        for command in commands:
-            hands[type(command)](index, command)
-        due_s = process.next_timer_s()
-        if due_s is not None and due_s < process.wake_s:
-            self._set_timer(process, due_s)
-
-    def _set_timer(self, process: _Process, due_s: float) -> None:
-        process.wake_s = due_s
-        self._engine.call_later(due_s - self._engine.now_s, self._wake, process, due_s)
-
-    def _wake(self, process: _Process, wake_s: float) -> None:
-        """A timer has run out: tell the schedule if it still wants it, else wait for the time it wants now."""
-        if wake_s != process.wake_s:  # an earlier one was set after it
-            return
-        process.wake_s = inf
-        due_s = process.next_timer_s()
-        if due_s is None:
-            return
-        if due_s <= self._engine.now_s:
-            self._tell(process, m.Timer())
-        else:
-            self._set_timer(process, due_s)
-
-    def _check(self, schedule: Schedule, index: int, commands: Sequence[m.Command]) -> None:
-        broken = broken_laws(schedule)
-        if isinstance(schedule, RankSchedule) and self._order is not None:
-            broken += self._order.broken_laws(index, commands)
-        if broken:
-            raise BrokenLaw("; ".join(broken))
 
     # --- commands out of the schedules ------------------------------------------------------------------------
 

@@ -28,7 +28,10 @@ ARROWS: dict[str, frozenset[str]] = {
     "persia": frozenset(),
     "persia.__main__": frozenset({"persia.cli"}),
     "persia.cli": frozenset({"persia", "persia.commands"}),
-    "persia.commands": frozenset({"persia", "persia.scenario", "persia.trace", "persia.replaying", "persia.runtime", "reports", "simulator"}),
+    "persia.commands": frozenset(
+        {"persia", "persia.scenario", "persia.trace", "persia.replaying", "persia.runtime", "reports", "simulator"}
+    )
+    | {"simulator.calibration"},
     "persia.schedule": frozenset(),
     "persia.scenario": frozenset({"persia.schedule", "scenarios"}),
     "persia.trace": frozenset(),
@@ -50,6 +53,7 @@ ARROWS: dict[str, frozenset[str]] = {
         }
     ),
     "simulator": frozenset({"persia.schedule", "persia.scenario", "persia.trace", "persia.embedding.placement"}),
+    "simulator.calibration": frozenset({"persia.scenario", "simulator"}),
     "reports": frozenset({"simulator", "persia.trace"}),
     "scenarios": frozenset(),
 }
@@ -64,6 +68,7 @@ OUTSIDE: dict[str, frozenset[str]] = {
     "persia.data": frozenset({"numpy"}),
     "persia.runtime": frozenset({"lz4", "numpy", "torch", "zmq"}),
     "simulator": frozenset({"networkx", "numpy", "simpy"}),
+    "simulator.calibration": frozenset({"numpy", "scipy", "yaml"}),
     "reports": frozenset({"jinja2", "markupsafe", "matplotlib", "networkx", "numpy", "rich"}),
 }
 # Import name -> distribution, where they differ; pydantic_core is half of pydantic and versioned with it.

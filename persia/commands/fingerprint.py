@@ -42,3 +42,24 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+def core_quota() -> float:
+    """Return the cores that this process may use: those it is allowed to run on, or fewer by its control group's quota."""
+    cores = float(len(os.sched_getaffinity(0)))
+    quotas = [_quota_v2(Path("/sys/fs/cgroup/cpu.max")), _quota_v1(Path("/sys/fs/cgroup/cpu"))]
+    return min([cores, *[quota for quota in quotas if quota is not None]])
+
+
+def _quota_v2(path: Path) -> float | None:
+    with suppress(OSError, ValueError):
+        quota, period = path.read_text(encoding="ascii").split()
+        return None if quota == "max" else float(quota) / float(period)
+    return None
+
+
+def _quota_v1(folder: Path) -> float | None:
+    with suppress(OSError, ValueError):
+        quota = float((folder / "cpu.cfs_quota_us").read_text(encoding="ascii"))
+        return None if quota < 0.0 else quota / float((folder / "cpu.cfs_period_us").read_text(encoding="ascii"))
+    return None

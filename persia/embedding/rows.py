@@ -25,6 +25,8 @@ ADAM_EPSILON: Final = 1e-8
 ADAM_BETA_1: Final = 0.9
 ADAM_BETA_2: Final = 0.999
 
+_untyped: Any = cgutils  # numba's types do not cover what builds instructions
+_arrays: Any = arrayobj
 _FLOAT: Any = ir.FloatType()
 _HALF: Any = ir.HalfType()
 _INT64: Any = ir.IntType(64)
@@ -83,7 +85,7 @@ class _Span:
     def sqrt(self, value: Any) -> Any:
         kind = self.kind(_FLOAT)
         name = "llvm.sqrt.f32" if self.width == 1 else f"llvm.sqrt.v{self.width}f32"
-        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(kind, [kind]), name), [value])
+        return self.builder.call(_untyped.get_or_insert_function(self.builder.module, ir.FunctionType(kind, [kind]), name), [value])
 
     def sum(self, value: Any) -> Any:
         """Return the sum over the columns, halves onto halves."""
@@ -124,7 +126,7 @@ def _written(kinds: tuple[Any, ...], write: Callable[..., None]) -> tuple[Any, A
 def _array(context: Any, builder: Any, kind: Any, value: Any) -> Any:
     if not isinstance(kind, types.Array):
         return value
-    return _Array(data=arrayobj.make_array(kind)(context, builder, value).data, half=kind.dtype == types.uint16)
+    return _Array(data=_arrays.make_array(kind)(context, builder, value).data, half=kind.dtype == types.uint16)
 
 
 @intrinsic
@@ -192,7 +194,7 @@ def sum_of_squares(_: Any, gradients: Any, at: Any, dim: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         gradients, at, dim = arguments
         array = _array(context, builder, signature.args[0], gradients)
-        total = cgutils.alloca_once_value(builder, ir.Constant(_FLOAT, 0.0))
+        total = _untyped.alloca_once_value(builder, ir.Constant(_FLOAT, 0.0))
         for span in _spans(builder, dim):
             value = span.load(array, at)
             builder.store(builder.fadd(builder.load(total), span.sum(builder.fmul(value, value))), total)

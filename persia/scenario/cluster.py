@@ -52,6 +52,11 @@ class Tier(Part):
     threads_per_process: Annotated[int, Quantity(dimension=COUNT, low=1, high=4096)] | None = Field(
         default=None, description="Worker threads of a process; null shares the machine's vCPUs out equally.", examples=[4]
     )
+    cpu_quota: PositiveReal | None = Field(
+        default=None,
+        description="Cores that one process may use on a machine whose processor is shared, as of a control group; null is no limit.",
+        examples=[0.5],
+    )
     hosted_on: TierName | None = Field(
         default=None, description="Tier on whose machines this one runs, at no further cost.", examples=["embedding_worker"]
     )

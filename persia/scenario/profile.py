@@ -22,7 +22,28 @@ class Constant(Part):
     unit: Text = Field(description="Its unit, in words.", examples=["s per row"])
     source: Text = Field(min_length=1, description="Where it was measured or read, and how it was derived.", examples=["measured"])
     evidence: Evidence = Field(description="S read, D derived, M from memory, I inferred, F fitted.", examples=["S"])
+    low: Real | None = Field(default=None, description="Lower end of its 90 % interval, or null where none is known.", examples=[1.2e-6])
+    high: Real | None = Field(default=None, description="Upper end of its 90 % interval.", examples=[1.8e-6])
     fitted_to: Many[Name] = Field(default=(), max_length=100, description="Published rows it was fitted to.", examples=[[]])
+
+
+class Fingerprint(Part):
+    """The machine and the versions that a profile was measured with."""
+
+    cpu: Text = Field(description="Name of the processor.", examples=["AMD EPYC 7B13"])
+    cores: int = Field(description="Hardware threads that this system may use.", examples=[2])
+    ram_gib: Real = Field(description="Memory in GiB.", examples=[24])
+    kernel: Text = Field(description="Kernel release.", examples=["6.1.0"])
+    python: Text = Field(description="Version of Python.", examples=["3.11.7"])
+    packages: Mapping[str, str] = Field(max_length=100, description="Versions of what the runtime is made of.", examples=[{}])
+    measured_at: Text = Field(description="When, in UTC.", examples=["2026-01-31T12:00:00+00:00"])
+
+
+class Range(Part):
+    """The values of one quantity that a calibration has covered."""
+
+    low: Real = Field(description="The least.", examples=[128])
+    high: Real = Field(description="The largest.", examples=[4096])
 
 
 class Profile(Part):
@@ -31,6 +52,12 @@ class Profile(Part):
     name: Name = Field(description="Name of the profile.", examples=["persia-original"])
     description: Text = Field(default="", description="What was measured, and where.", examples=["one box, two cores"])
     constants: Mapping[str, Constant] = Field(min_length=1, max_length=1000, description="The constants, by dotted name.", examples=[{}])
+    machine: Fingerprint | None = Field(
+        default=None, description="What a calibration was run on; null for constants of literature.", examples=[None]
+    )
+    domain: Mapping[str, Range] = Field(
+        default_factory=dict, max_length=100, description="Quantities of a batch that the calibration has covered.", examples=[{}]
+    )
     _file: str = PrivateAttr(default="(profile)")
 
     def __getitem__(self, name: str) -> float:

@@ -1,0 +1,212 @@
+"""Measures what each thread of each role costs: one batch at a time passes through one process of every role.
+
+A run in which nothing overlaps (mode sync, one rank) is a rig on which every stage works alone: the kernel's clock of each
+thread, read before and after some batches, tells what a batch costs there.  The processes stay alive from point to point.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from persia.runtime.attempt import Attempt, Options, Outcome
+from persia.runtime.coordinator import prepared_session
+from persia.runtime.interrupts import Interrupts
+from persia.runtime.plan import make_plan
+from persia.runtime.processes import Process, Processes, child_environment
+from persia.runtime.records import TRACES
+from persia.scenario import Scenario
+from persia.trace import Span, read_trace
+
+_LOOK_S = 0.02
+_PATIENCE_S = 60.0
+_OWN_THREAD = "main"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a batch cost at one point, in seconds.
+
+    `thread_s[role, thread]` is processor time: `main` (the role's own), `io` (the transport's), `other` (a rank's training
+    thread); `span_s[stage]` is the time of each stage of the trace; `step_s` the time from batch to batch, `quiet_s` of it
+    when no thread ran; `coordinator_cores` what the coordinator used meanwhile.
+    """
+
+    batches: float
+    thread_s: Mapping[tuple[str, str], float]
+    span_s: Mapping[str, float]
+    step_s: float
+    coordinator_cores: float
+
+
+class KeptProcesses(Processes):
+    """Processes that serve one session after another."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / "no-session", folder / "errors")
+        self._session = folder
+
+    def next_session(self, path: Path) -> None:
+        """From now on `start` means this session."""
+        self._session = path
+
+    def start(self, role: str, index: int, life: int = 0) -> Process:
+        """Tell the role's process of the session; start it where there is none."""
+        process = self._all.get((role, index))
+        if process is None or process.popen.poll() is not None:
+            command = [sys.executable, "-m", "persia.runtime.node", "-", role, str(index), str(life), str(os.getpid())]
+            with self._errors(role, index).open("ab") as errors:
+                popen = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=errors, stderr=errors, start_new_session=True, env=child_environment()
+                )
+            process = self._all[role, index] = Process(role=role, index=index, life=life, popen=popen)
+        assert process.popen.stdin is not None
+        process.popen.stdin.write(f"{self._session}\n".encode())
+        process.popen.stdin.flush()
+        return process
+
+    def end(self, patience_s: float) -> None:
+        """They stay."""
+
+    def kill(self) -> None:
+        """They stay."""
+
+    def kill_all_but(self, spared: Any) -> None:
+        """They stay."""
+
+    def close(self) -> None:
+        """End all."""
+        super().kill_all_but(())
+        super().end(0.0)
+
+
+class _RigAttempt(Attempt):
+    """An attempt that ends when it has measured long enough."""
+
+    def measure(self, warm_batches: int, batches: int, seconds: float) -> None:
+        """Train until so many batches behind the warm-up are done and so much time has passed."""
+        self._launch()
+        self._serve(lambda: self._trained_batches() >= warm_batches, "warming up", _PATIENCE_S)
+        began_s = time.monotonic()
+        enough = warm_batches + batches
+        self._serve(lambda: self._trained_batches() >= enough and time.monotonic() - began_s >= seconds, "measuring", _PATIENCE_S)
+        self.stop()
+
+    def _trained_batches(self) -> int:
+        return sum(map(len, self._trained.values()))
+
+
+class Rig:
+    """The processes, and the folder in which their sessions live."""
+
+    def __init__(self, folder: Path, interrupts: Interrupts) -> None:
+        self._folder = folder
+        self._interrupts = interrupts
+        self._number = 0
+        self.processes = KeptProcesses(folder)
+
+    def measure(self, scenario: Scenario, scenario_text: str, *, warm_batches: int, batches: int, seconds: float) -> Measured:
+        """Return what a batch of the scenario costs; `scenario_text` is its YAML.  Raises RunFailed."""
+        self._number += 1
+        folder = self._folder / f"point-{self._number}"
+        folder.mkdir()
+        (folder / "scenario.yaml").write_text(scenario_text, encoding="utf-8")
+        (folder / "checkpoints").mkdir()
+        plan, began_at_s = make_plan(scenario), time.time()
+        with ExitStack() as cleanup:
+            session, state, _ = cleanup.enter_context(prepared_session(plan, folder, None, began_at_s, Options(save=False)))
+            outcome = Outcome(plan=plan)
+            attempt = _RigAttempt(plan, session, state, Options(save=False), outcome, lambda progress: None, self._interrupts, ())
+            attempt.processes = self.processes
+            cleanup.callback(attempt.close)
+            self.processes.next_session(state / "session.json")
+            with _samples(self.processes) as samples:
+                attempt.measure(warm_batches, batches, seconds)
+        return _measured(np.array(outcome.trained_s) + session.began_at_s, samples, Path(session.attempt), warm_batches, session.began_at_s)
+
+    def close(self) -> None:
+        """End the processes."""
+        self.processes.close()
+
+
+@contextmanager
+def open_rig(interrupts: Interrupts) -> Iterator[Rig]:
+    """Give a rig in a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="persia-rig-") as folder:
+        rig = Rig(Path(folder), interrupts)
+        try:
+            yield rig
+        finally:
+            rig.close()
+
+
+_Sample = tuple[float, dict[tuple[str, str], float], float]  # time, seconds by role and thread, coordinator's seconds
+
+
+@contextmanager
+def _samples(processes: KeptProcesses) -> Iterator[list[_Sample]]:
+    """Read all threads' clocks every few milliseconds while the block runs."""
+    taken: list[_Sample] = []
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(_LOOK_S):
+            clocks: dict[tuple[str, str], float] = defaultdict(float)
+            for (role, _), pid in processes.pids().items():
+                for thread, seconds in thread_seconds(pid).items():
+                    clocks[role, thread] += seconds
+            taken.append((time.time(), dict(clocks), time.process_time() - time.thread_time()))
+
+    looker = threading.Thread(target=look, name="clocks", daemon=True)
+    looker.start()
+    try:
+        yield taken
+    finally:
+        over.set()
+        looker.join()
+
+
+def thread_seconds(pid: int) -> dict[str, float]:
+    """Return the processor seconds of a process by kind of thread; nothing for one that is gone."""
+    seconds: dict[str, float] = defaultdict(float)
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            name = (task / "comm").read_text().strip()
+            kind = _OWN_THREAD if task.name == str(pid) else "io" if name.startswith("ZMQ") else "other"
+            seconds[kind] += int((task / "schedstat").read_text().split()[0]) * 1e-9
+    except OSError:
+        return {}
+    return dict(seconds)
+
+
+def _measured(trained_s: Any, samples: Sequence[_Sample], attempt: Path, warm_batches: int, began_at_s: float) -> Measured:
+    """Return the means between two looks at the clocks, behind the warm-up."""
+    begin_s, end_s = trained_s[warm_batches - 1], trained_s[-1]
+    inside = [sample for sample in samples if begin_s <= sample[0] <= end_s]
+    first, last = inside[0], inside[-1]
+    place = np.interp([first[0], last[0]], trained_s, np.arange(len(trained_s)))
+    batches = float(place[1] - place[0])
+    spans: dict[str, float] = defaultdict(float)
+    for path in (attempt / TRACES).glob("*.jsonl"):
+        for record in read_trace(path):
+            if isinstance(record, Span) and record.tier != "nn_worker" and first[0] <= record.start_s + began_at_s < last[0]:
+                spans[record.name] += record.end_s - record.start_s
+    return Measured(
+        batches=batches,
+        thread_s={key: (seconds - first[1].get(key, 0.0)) / batches for key, seconds in last[1].items()},
+        span_s={name: seconds / batches for name, seconds in spans.items()},
+        step_s=(last[0] - first[0]) / batches,
+        coordinator_cores=(last[2] - first[2]) / (last[0] - first[0]),
+    )

@@ -1,0 +1,60 @@
+"""The points at which a machine is measured: batches of many shapes, none of them a validation case.
+
+Sizes are drawn log-uniformly, so that the cheap and the dear stages of a batch vary independently; the points do not
+depend on what will be simulated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from simulator.host_costs import WIRES
+
+IDS_PER_BATCH_MAX = 400_000
+_LAYERS = ("[256, 128]", "[128, 64]", "[512, 256]", "[64]", "[256, 128, 64]")
+_SEED = 20_260_101
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One point: overrides of the rig's scenario, and whether the other core is to be kept busy meanwhile."""
+
+    overrides: tuple[str, ...]
+    neighbour: bool = False
+
+
+def points(count: int, batch_sizes: Sequence[int] | None = None) -> list[Point]:
+    """Return `count` points; with `batch_sizes` only these are used."""
+    generator = np.random.default_rng(_SEED)
+    made: list[Point] = []
+    while len(made) < count:
+        samples = int(generator.choice(batch_sizes)) if batch_sizes else _log_uniform(generator, 100, 4200)
+        features, ids, dim = int(generator.integers(4, 28)), _log_uniform(generator, 1, 41), 4 * _log_uniform(generator, 2, 33)
+        if samples * features * ids > IDS_PER_BATCH_MAX:
+            continue
+        number = len(made)
+        made.append(
+            Point(
+                overrides=(
+                    f"schedule.mode={'async' if number % 3 == 2 else 'sync'}",
+                    "schedule.staleness_permits=1",
+                    f"workload.batch_size={samples}",
+                    f"model.features[0].count={features}",
+                    f"model.features[0].ids_per_sample={ids}",
+                    f"model.features[0].dim={dim}",
+                    f"model.features[0].rows={_log_uniform(generator, 8_000, 40_000)}",
+                    f"model.dense.layers={_LAYERS[number % len(_LAYERS)]}",
+                    f"cluster.tiers.parameter_server.processes_per_machine={1 + number % 3}",
+                    f"schedule.precision.server_worker={WIRES[int(generator.integers(3))]}",
+                    f"schedule.precision.worker_rank={WIRES[int(generator.integers(3))]}",
+                )
+            )
+        )
+    return made
+
+
+def _log_uniform(generator: np.random.Generator, low: float, high: float) -> int:
+    return int(np.exp(generator.uniform(np.log(low), np.log(high))))

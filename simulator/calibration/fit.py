@@ -1,0 +1,77 @@
+"""From measured stage times to constants: non-negative least squares of the relative error.
+
+A stage's time is a sum of constants times quantities that the scenario gives (`host_costs.stage_terms`).  Every point's
+equation is divided by what was measured there, so that all points weigh the same, however large their batches are; no
+constant may be negative, since none of them can be.  Lawson and Hanson, "Solving least squares problems" (1974).
+
+Shapes: P points, K constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import nnls
+
+from simulator.host_costs import Terms
+
+_Z90 = 1.645  # of a normal distribution's 90 % interval
+_ROUNDS = 3  # of leaving out what a disturbance of the machine has spoilt
+_OUTLIER = 3.5  # deviations
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """One stage: its constants with their standard errors, and the relative error of a point's time about the fit."""
+
+    constants: Mapping[str, float]
+    errors: Mapping[str, float]
+    relative_error: float
+    points: int
+    left_out: int
+
+
+def fit(equations: Sequence[tuple[Terms, float]]) -> Fitted:
+    """Return the constants of one stage from (terms, measured seconds) of each point.
+
+    Points further than 3.5 robust deviations from the fit are left out, and counted.
+
+    Raises:
+        ValueError: fewer points than constants.
+    """
+    names = [
+        name for name in dict.fromkeys(name for terms, _ in equations for name in terms) if any(t.get(name, 0.0) for t, _ in equations)
+    ]
+    sound = [(terms, seconds) for terms, seconds in equations if seconds > 0.0]
+    matrix = np.array([[terms.get(name, 0.0) / seconds for name in names] for terms, seconds in sound])
+    if len(sound) < len(names):
+        raise ValueError(f"{len(sound)} points do not determine {len(names)} constants")
+    scale = np.maximum(np.abs(matrix).max(axis=0), 1e-300)
+    kept = np.ones(len(sound), dtype=bool)
+    solution = np.zeros(len(names))
+    for _ in range(_ROUNDS):
+        solution, _ = nnls(matrix[kept] / scale, np.ones(int(kept.sum())))
+        residual = (matrix / scale) @ solution - 1.0
+        deviation = 1.4826 * np.median(np.abs(residual[kept] - np.median(residual[kept]))) + 1e-6
+        kept = np.abs(residual) <= max(_OUTLIER * deviation, 0.02)
+    residual = ((matrix / scale) @ solution - 1.0)[kept]
+    used = solution > 0.0
+    freedom = max(1, len(residual) - int(used.sum()))
+    variance = float(residual @ residual) / freedom
+    covariance = np.linalg.pinv((matrix[kept] / scale)[:, used].T @ (matrix[kept] / scale)[:, used]) * variance
+    errors = np.zeros(len(names))
+    errors[used] = np.sqrt(np.maximum(0.0, np.diag(covariance)))
+    return Fitted(
+        constants=dict(zip(names, (solution / scale).tolist(), strict=True)),
+        errors=dict(zip(names, (errors / scale).tolist(), strict=True)),
+        relative_error=float(np.sqrt(variance)),
+        points=len(sound),
+        left_out=int((~kept).sum()),
+    )
+
+
+def interval(value: float, error: float) -> tuple[float, float]:
+    """Return the 90 % interval of a constant that cannot be negative."""
+    return max(0.0, value - _Z90 * error), value + _Z90 * error

@@ -1,0 +1,96 @@
+"""A calibration as a profile: constants with their intervals, the machine's fingerprint, the domain that was covered."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from persia.scenario import load_profile
+from simulator.calibration.fit import Fitted, interval
+from simulator.host_costs import Quantities
+
+_BASE = "persia-original"  # what a calibration does not measure: memory, prices of literature
+DOMAIN = ("samples", "bags", "ids", "rows", "id_values", "row_values", "pooled_values", "parameters", "flops", "servers")
+RELATIVE_ERROR = "host.relative_error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibrated:
+    """What was measured: each stage's fit, further constants by name, the quantities of all points, the machine."""
+
+    fitted: Mapping[str, Fitted]
+    extra: Mapping[str, float]
+    quantities: Sequence[Quantities]
+    machine: Mapping[str, Any]
+    seconds: float
+
+    def constants(self) -> dict[str, float]:
+        """Return all constants by name, in seconds (per what the name says), cores, or times."""
+        constants = dict(self.extra)
+        for stage, each in self.fitted.items():
+            constants |= each.constants
+            constants[f"{RELATIVE_ERROR}.{stage.replace(' ', '_').replace('-', '_')}"] = each.relative_error
+        return constants
+
+
+def default_profile_path() -> Path:
+    """Return where this user's calibration of this machine is kept."""
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(cache) / "persia" / "profile.yaml"
+
+
+def write_profile(path: Path, calibrated: Calibrated) -> None:
+    """Write the profile, whole or not at all; raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(yaml.safe_dump(_tree(calibrated), sort_keys=False, width=160, allow_unicode=True), encoding="utf-8")
+    partial.replace(path)
+
+
+def _tree(calibrated: Calibrated) -> dict[str, Any]:
+    machine = calibrated.machine
+    base = {name: each.model_dump(exclude_none=True, mode="json") for name, each in load_profile(_BASE).constants.items()}
+    return {
+        "name": "this-machine",
+        "description": f"Measured on {machine['cpu']}, {machine['cores']} cores, by persia calibrate in {calibrated.seconds:.0f} s",
+        "machine": {
+            "cpu": str(machine["cpu"]),
+            "cores": machine["cores"],
+            "ram_gib": machine["ram_gib"],
+            "kernel": str(machine["system"]),
+            "python": machine["python"],
+            "packages": {name: str(version) for name, version in machine["packages"].items()},
+            "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+        "domain": {name: _range([float(getattr(q, name)) for q in calibrated.quantities]) for name in DOMAIN},
+        "constants": base | _measured(calibrated),
+    }
+
+
+def _range(values: Sequence[float]) -> dict[str, float]:
+    return {"low": min(values), "high": max(values)}
+
+
+def _measured(calibrated: Calibrated) -> dict[str, dict[str, Any]]:
+    errors = {name: error for each in calibrated.fitted.values() for name, error in each.errors.items()}
+    written: dict[str, dict[str, Any]] = {}
+    for name, value in calibrated.constants().items():
+        unit = _unit(name)
+        written[name] = {"value": value, "unit": unit, "evidence": "S", "source": "persia calibrate on this machine"}
+        if name in errors:
+            low, high = interval(value, errors[name])
+            written[name] |= {"low": low, "high": high}
+    return written
+
+
+def _unit(name: str) -> str:
+    """Return the unit that a constant's name ends with."""
+    if "_s_per_" in name or ".s_per_" in name:
+        return f"s/{name.split('s_per_')[-1].split('.')[0]}"
+    return "s" if name.endswith("_s") else "cores" if name.endswith("cores") else "1"

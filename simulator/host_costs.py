@@ -1,0 +1,365 @@
+"""What a batch costs on a machine that runs every role for real: processor seconds of each thread, bytes of each message.
+
+The constants are those that `persia calibrate` measures (simulator/calibration); the quantities they multiply are here, in
+one place for both: calibration fits constants to `quantities`, a simulation multiplies them by the same numbers.
+
+Shapes: B samples, F features, S servers; N ID occurrences, U unique rows, P pooled values of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from persia.scenario import Profile, Scenario
+from simulator.costs import dense_flops_per_sample, dense_layer_parameters
+from simulator.popularity import Popularity
+
+WIRES = ("fp32", "fp16", "fp16-scaled")
+_BYTES_PER_VALUE = {"fp32": 4.0, "fp16": 2.0, "fp16-scaled": 2.0 + 4.0 / 256}
+_HEADER_BYTES = 128.0  # of a message, about: header and array descriptions
+_ID_BYTES, _OFFSET_BYTES, _KEY_BYTES, _FLOAT_BYTES = 8.0, 4.0, 8.0, 4.0
+_L2_VALUES = 131_072.0  # float32 values that half a megabyte of cache holds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantities:
+    """Counts of one batch of one rank."""
+
+    samples: float
+    bags: float  # B F
+    ids: float
+    rows: float  # unique
+    id_values: float  # elements of all occurrences' rows
+    row_values: float  # elements of all unique rows
+    pooled_values: float  # what goes to the rank, or comes back as gradients
+    dense_values: float  # dense features and labels
+    parameters: float  # dense
+    flops: float  # forward + backward
+    servers: int
+    ranks: int
+    dense_on_servers: bool  # mode async
+    server_wire: str
+    rank_wire: str
+
+    @property
+    def pooled_bytes(self) -> float:
+        """Return the bytes of the pooled embeddings, or of their gradients."""
+        return _BYTES_PER_VALUE[self.rank_wire] * self.pooled_values + _HEADER_BYTES
+
+    @property
+    def features_bytes(self) -> float:
+        """Return the bytes of a batch's IDs and offsets."""
+        return _ID_BYTES * self.ids + _OFFSET_BYTES * self.bags + _HEADER_BYTES
+
+    @property
+    def samples_bytes(self) -> float:
+        """Return the bytes of a batch's dense features and labels."""
+        return _FLOAT_BYTES * self.dense_values + _HEADER_BYTES
+
+    @property
+    def keys_bytes(self) -> float:
+        """Return the bytes that ask one server for its share of the rows."""
+        return _KEY_BYTES * self.rows / self.servers + _HEADER_BYTES
+
+    @property
+    def rows_bytes(self) -> float:
+        """Return the bytes of one server's share of the rows."""
+        return _BYTES_PER_VALUE[self.server_wire] * self.row_values / self.servers + _HEADER_BYTES
+
+    @property
+    def slice_bytes(self) -> float:
+        """Return the bytes of one server's slice of the dense vector."""
+        return _FLOAT_BYTES * self.parameters / self.servers + _HEADER_BYTES
+
+
+def quantities(scenario: Scenario) -> Quantities:
+    """Return the counts of one batch, expected ones where they are random."""
+    samples = float(scenario.workload.batch_size)
+    bags = ids = rows = id_values = row_values = pooled = 0.0
+    for feature in scenario.model.features:
+        drawn = samples * feature.ids_per_sample
+        unique = feature.count * Popularity(rows=feature.rows, zipf=feature.zipf).expected_unique(drawn)
+        bags += samples * feature.count
+        ids += feature.count * drawn
+        rows += unique
+        id_values += feature.count * drawn * feature.dim
+        row_values += unique * feature.dim
+        pooled += feature.dim * feature.count * (drawn if feature.pooling == "raw" else samples)
+    return Quantities(
+        samples=samples,
+        bags=bags,
+        ids=ids,
+        rows=rows,
+        id_values=id_values,
+        row_values=row_values,
+        pooled_values=pooled,
+        dense_values=samples * (scenario.model.dense.dense_features + 1),
+        parameters=sum(dense_layer_parameters(scenario)),
+        flops=dense_flops_per_sample(scenario) * samples,
+        servers=scenario.processes("parameter_server"),
+        ranks=scenario.ranks,
+        dense_on_servers=scenario.schedule.mode == "async",
+        server_wire=scenario.schedule.precision.server_worker,
+        rank_wire=scenario.schedule.precision.worker_rank,
+    )
+
+
+Terms = Mapping[str, float]  # constant of the profile -> what it multiplies
+
+
+def _by_wire(name: str, wire: str, count: float) -> dict[str, float]:
+    return {f"{name}.{each}": count if each == wire else 0.0 for each in WIRES}
+
+
+def cold_share(values: float) -> float:
+    """Return the share of accesses to an array of float32 that a core's cache does not serve, 0..1."""
+    return values / (values + _L2_VALUES)
+
+
+def stage_terms(q: Quantities) -> dict[str, Terms]:
+    """Return for each stage the constants that make its processor time, and what they multiply: one batch, all servers.
+
+    Stages are named as the spans of a trace are; `... rest` is what the role's own thread does besides: messages, logs.
+    """
+    cold = q.id_values * cold_share(q.row_values)
+    return {
+        "loader": {"host.loader.s_per_batch": 1.0, "host.loader.s_per_byte": q.features_bytes + q.samples_bytes},
+        "dedup": {"host.worker.dedup_s_per_batch": 1.0, "host.worker.dedup_s_per_id": q.ids, "host.worker.dedup_s_per_row": q.rows},
+        "pool": {
+            "host.worker.pool_s_per_batch": 1.0,
+            "host.worker.pool_s_per_bag": q.bags,
+            "host.worker.pool_s_per_id": q.ids,
+            "host.worker.pool_s_per_id_value": q.id_values,
+            "host.worker.pool_s_per_cold_id_value": cold,
+            **_by_wire("host.worker.pool_s_per_value", q.rank_wire, q.pooled_values),
+        },
+        "un-pool": {
+            "host.worker.unpool_s_per_batch": 1.0,
+            "host.worker.unpool_s_per_bag": q.bags,
+            "host.worker.unpool_s_per_id": q.ids,
+            "host.worker.unpool_s_per_id_value": q.id_values,
+            "host.worker.unpool_s_per_cold_id_value": cold,
+            "host.worker.unpool_s_per_row_value": q.row_values,
+            **_by_wire("host.worker.unpool_s_per_value", q.rank_wire, q.pooled_values),
+        },
+        "worker rest": {
+            "host.worker.s_per_batch": 1.0,
+            "host.worker.s_per_server": float(q.servers),
+            "host.worker.s_per_id": q.ids,
+            "host.worker.s_per_row": q.rows,
+            "host.worker.s_per_pooled_byte": q.pooled_bytes,
+            **_by_wire("host.worker.s_per_row_value", q.server_wire, q.row_values),
+        },
+        "lookup": {
+            "host.server.lookup_s_per_request": float(q.servers),
+            "host.server.lookup_s_per_row": q.rows,
+            **_by_wire("host.server.lookup_s_per_value", q.server_wire, q.row_values),
+        },
+        "update": {
+            "host.server.update_s_per_request": float(q.servers),
+            "host.server.update_s_per_row": q.rows,
+            **_by_wire("host.server.update_s_per_value", q.server_wire, q.row_values),
+        },
+        "server rest": {
+            "host.server.s_per_request": 2.0 * q.servers,
+            "host.server.s_per_byte": 2.0 * q.servers * (q.keys_bytes + q.rows_bytes),
+        },
+        "train": {
+            "host.rank.train_s_per_batch": 1.0,
+            "host.rank.train_s_per_sample": q.samples,
+            "host.rank.train_s_per_flop": q.flops,
+            "host.rank.optimizer_s_per_parameter": 0.0 if q.dense_on_servers else q.parameters,
+            "host.rank.flatten_s_per_parameter": q.parameters if q.dense_on_servers else 0.0,
+            **_by_wire("host.rank.train_s_per_value", q.rank_wire, q.pooled_values),
+        },
+        "rank rest": {
+            "host.rank.s_per_batch": 1.0,
+            "host.rank.s_per_byte": 2.0 * q.pooled_bytes + q.samples_bytes,
+            "host.rank.exchange_s_per_server": float(q.servers) if q.dense_on_servers else 0.0,
+            "host.rank.exchange_s_per_parameter": q.parameters if q.dense_on_servers else 0.0,
+        },
+        "dense update": {
+            "host.server.dense_s_per_request": float(q.servers) if q.dense_on_servers else 0.0,
+            "host.server.dense_s_per_parameter": q.parameters if q.dense_on_servers else 0.0,
+        },
+        "io": {"host.io.s_per_message": messages(q), "host.io.s_per_byte": bytes_moved(q)},
+    }
+
+
+def messages(q: Quantities) -> float:
+    """Return the messages of a batch.
+
+    Features, samples, credit, lookup, pooled, gradients, pushed, committed; and four with each server, in mode async six.
+    """
+    return 8.0 + (6.0 if q.dense_on_servers else 4.0) * q.servers
+
+
+def bytes_moved(q: Quantities) -> float:
+    """Return the bytes of all messages of a batch."""
+    exchanged = 2.0 * q.servers * q.slice_bytes if q.dense_on_servers else 0.0
+    return q.features_bytes + q.samples_bytes + 2.0 * q.pooled_bytes + q.servers * (2.0 * q.keys_bytes + 2.0 * q.rows_bytes) + exchanged
+
+
+def stage_seconds(profile: Profile, terms: Terms) -> float:
+    """Return the seconds of a stage."""
+    return sum(profile[name] * count for name, count in terms.items() if count)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobCosts:
+    """Seconds of each job and bytes of each message of one batch; per server where a job is one server's."""
+
+    cores: float
+    slowdown: Mapping[str, float]  # of each role's work while other cores are busy
+    wake_s: float
+    post_s: float  # what another thread of a process has done, heard by its own
+    io_s_per_message: float
+    io_s_per_byte: float
+    # loader
+    read_s: float
+    send_features_s: float
+    send_samples_s: float
+    loader_message_s: float
+    features_bytes: float
+    samples_bytes: float
+    # embedding worker
+    worker_message_s: float
+    take_features_s: float
+    dedup_s: float
+    ask_s: float
+    take_rows_s: float
+    pool_s: float
+    send_pooled_s: float
+    take_gradients_s: float
+    unpool_s: float
+    send_update_s: float
+    take_ack_s: float
+    keys_bytes: float
+    rows_bytes: float
+    pooled_bytes: float
+    # parameter server
+    request_s: float
+    request_update_s: float
+    reply_s: float
+    reply_update_s: float
+    lookup_s: float
+    update_s: float
+    gather_s: float  # what summing a step adds for each of its batches
+    distinct_in_step: float  # rows of a step's sum over the rows of one batch
+    dense_update_s: float
+    slice_bytes: float
+    snapshot_s: float
+    # NN worker
+    rank_message_s: float
+    take_samples_s: float
+    take_pooled_s: float
+    send_gradients_s: float
+    train_s: float  # up to the reduction
+    reduce_s: float
+    reduce_delay_s: float
+    optimizer_s: float  # behind the reduction
+    exchange_s: float
+
+    def transfer_s(self, size_bytes: float) -> float:
+        """Return the processor seconds of moving a message, both ends together."""
+        return self.io_s_per_message + self.io_s_per_byte * (size_bytes + _HEADER_BYTES)
+
+
+def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
+    """Return what each job costs; raises ScenarioError where the profile was not calibrated."""
+    q = quantities(scenario)
+    terms = stage_terms(q)
+    stage = {name: stage_seconds(profile, each) for name, each in terms.items()}
+    servers = float(q.servers)
+    worker_message_s = (
+        profile["host.worker.s_per_batch"] / 7.0
+    )  # features, lookup, gradients in; pooled, pushed, credit out; a copy of each's log
+    rank_message_s = profile["host.rank.s_per_batch"] / 7.0  # samples, pooled, trained, pushed in; lookup, gradients, committed out
+    per_server_s = profile["host.worker.s_per_server"] / 4.0
+    rows_s = 0.5 * stage_seconds(profile, _only(terms["worker rest"], "host.worker.s_per_row_value")) / servers
+    request_s = profile["host.server.s_per_request"] / 2.0
+    server_byte_s, rank_byte_s = profile["host.server.s_per_byte"], profile["host.rank.s_per_byte"]
+    pooled_s = 0.5 * profile["host.worker.s_per_pooled_byte"] * q.pooled_bytes
+    optimizer_s = stage_seconds(profile, _only(terms["train"], "host.rank.optimizer_s_per_parameter"))
+    reduces = q.ranks > 1 and not q.dense_on_servers
+    exchange = (profile["host.rank.exchange_s_per_server"] * servers + profile["host.rank.exchange_s_per_parameter"] * q.parameters) / (
+        2.0 * servers
+    )
+    return JobCosts(
+        cores=profile["host.cores"] - profile["host.background_cores"],
+        slowdown={role: profile[f"host.slowdown.{role}"] for role in ("loader", "embedding_worker", "parameter_server", "nn_worker")},
+        wake_s=profile["host.wake_s"],
+        post_s=rank_message_s,
+        io_s_per_message=profile["host.io.s_per_message"],
+        io_s_per_byte=profile["host.io.s_per_byte"],
+        read_s=0.2 * profile["host.loader.s_per_batch"] + _drawing_s(scenario, profile, q),
+        send_features_s=0.2 * profile["host.loader.s_per_batch"] + profile["host.loader.s_per_byte"] * q.features_bytes,
+        send_samples_s=0.2 * profile["host.loader.s_per_batch"] + profile["host.loader.s_per_byte"] * q.samples_bytes,
+        loader_message_s=0.2 * profile["host.loader.s_per_batch"],
+        features_bytes=q.features_bytes,
+        samples_bytes=q.samples_bytes,
+        worker_message_s=worker_message_s,
+        take_features_s=worker_message_s + profile["host.worker.s_per_id"] * q.ids,
+        dedup_s=stage["dedup"],
+        ask_s=per_server_s + 0.5 * profile["host.worker.s_per_row"] * q.rows / servers,
+        take_rows_s=per_server_s + rows_s,
+        pool_s=stage["pool"],
+        send_pooled_s=worker_message_s + pooled_s,
+        take_gradients_s=worker_message_s + pooled_s,
+        unpool_s=stage["un-pool"],
+        send_update_s=per_server_s + rows_s + 0.5 * profile["host.worker.s_per_row"] * q.rows / servers,
+        take_ack_s=per_server_s,
+        keys_bytes=q.keys_bytes,
+        rows_bytes=q.rows_bytes,
+        pooled_bytes=q.pooled_bytes,
+        request_s=request_s + server_byte_s * q.keys_bytes,
+        request_update_s=request_s + server_byte_s * (q.keys_bytes + q.rows_bytes),
+        reply_s=request_s + server_byte_s * q.rows_bytes,
+        reply_update_s=request_s,
+        lookup_s=stage["lookup"] / servers,
+        update_s=stage["update"] / servers,
+        gather_s=(profile["host.server.gather_s_per_row"] * q.rows + profile["host.server.gather_s_per_value"] * q.row_values) / servers,
+        distinct_in_step=_distinct_in_step(scenario, q),
+        dense_update_s=request_s + stage["dense update"] / servers,
+        slice_bytes=q.slice_bytes,
+        snapshot_s=profile["server.snapshot_pause_s"],
+        rank_message_s=rank_message_s,
+        take_samples_s=rank_message_s + rank_byte_s * q.samples_bytes,
+        take_pooled_s=rank_message_s + rank_byte_s * q.pooled_bytes,
+        send_gradients_s=rank_message_s + rank_byte_s * q.pooled_bytes,
+        train_s=stage["train"] - optimizer_s,
+        reduce_s=_reduce_s(scenario, profile, q) if reduces else 0.0,
+        reduce_delay_s=2.0 * (q.ranks - 1) * profile["host.reduce.delay_s_per_hop"] if reduces else 0.0,
+        optimizer_s=optimizer_s,
+        exchange_s=exchange,
+    )
+
+
+def _only(terms: Terms, prefix: str) -> Terms:
+    return {name: count for name, count in terms.items() if name.startswith(prefix)}
+
+
+def _drawing_s(scenario: Scenario, profile: Profile, q: Quantities) -> float:
+    """Return what drawing a synthetic batch costs; a batch of a few distinct ones is in memory."""
+    data = scenario.workload.data
+    return 0.0 if data.kind != "synthetic" or data.distinct_batches is not None else profile["host.loader.draw_s_per_id"] * q.ids
+
+
+def _distinct_in_step(scenario: Scenario, q: Quantities) -> float:
+    samples, rows = scenario.workload.batch_size * q.ranks, 0.0
+    for feature in scenario.model.features:
+        rows += feature.count * Popularity(rows=feature.rows, zipf=feature.zipf).expected_unique(samples * feature.ids_per_sample)
+    return rows / q.rows
+
+
+def _reduce_s(scenario: Scenario, profile: Profile, q: Quantities) -> float:
+    """Return one rank's processor time in the all-reduce: a ring moves 2 (R - 1) / R of the gradient through each rank."""
+    kind = "overlapped" if scenario.schedule.mode == "hybrid" else "after_backward"
+    moved_bytes = 4.0 * q.parameters * 2.0 * (q.ranks - 1) / q.ranks
+    hops = 2.0 * (q.ranks - 1)
+    return (
+        profile[f"host.reduce.{kind}_s_per_step"]
+        + profile["host.reduce.s_per_hop"] * hops
+        + profile["host.reduce.s_per_byte"] * moved_bytes
+    )

@@ -1,0 +1,105 @@
+"""The processes of one machine and their messages: threads that share its cores, bytes that threads move.
+
+A process carries out what its schedule says on its own thread, before it hears the next message.  A message takes
+processor time at both ends, then the receiver's attention; a link of limited rate between two tiers lets it through in time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from persia.scenario import Scenario
+from persia.schedule import messages as m
+from simulator.driving import Driving, Process
+from simulator.host_costs import JobCosts
+from simulator.processor import Group, Job, Processor, Thread
+from simulator.queues import Link
+from simulator.streams import Noise
+
+Then = Callable[..., None]
+
+
+class HostProcess(Process):
+    """A process with its threads: `main` carries out, `io` moves bytes, `table` or `dense` work beside it where there are some."""
+
+    __slots__ = ("beside", "io", "main", "slowdown")
+
+    schedule: Any
+
+    def __init__(self, role: str, index: int, schedule: Any, group: Group, slowdown: float) -> None:
+        super().__init__(role, index, schedule)
+        self.main = Thread(group)
+        self.io = Thread(group)
+        self.beside = Thread(group)
+        self.slowdown = slowdown
+
+
+class HostDriving(Driving):
+    """Events, jobs and messages of processes that share one machine."""
+
+    _processor: Processor
+    _costs: JobCosts
+    _noise: Noise
+    _links: dict[tuple[str, str], Link]
+    _made: list[Job]
+
+    def _tell(self, process: Process, event: m.Event) -> None:
+        """Tell a schedule; what its commands need of the process's own thread is done before the next message."""
+        assert isinstance(process, HostProcess)
+        outer, self._made = self._made, []
+        super()._tell(process, event)
+        made, self._made = self._made, outer
+        self._processor.run_next(process.main, made)
+
+    def _work(self, process: HostProcess, work_s: float, then: Then, *args: Any) -> Job:
+        return Job(work_s * self._noise.factor(), process.slowdown, then, args)
+
+    def _do(self, process: HostProcess, work_s: float, then: Then, *args: Any) -> None:
+        """Let the process's own thread work, as a part of what it is carrying out."""
+        self._made.append(self._work(process, work_s, then, *args))
+
+    def _send(
+        self, source: HostProcess, target: HostProcess, size_bytes: float, pack_s: float, take_s: float, then: Then, *args: Any
+    ) -> None:
+        """Send a message as a part of what `source` is carrying out; `then(*args)` when `target` has taken it."""
+        self._do(source, pack_s, self._transfer, source, target, size_bytes, take_s, then, args)
+
+    def _transfer(
+        self, source: HostProcess, target: HostProcess, size_bytes: float, take_s: float, then: Then, args: tuple[Any, ...]
+    ) -> None:
+        """Move the bytes: both ends' threads work, side by side; a limited link between them lets them through in time."""
+        half_s = 0.5 * self._costs.transfer_s(size_bytes)
+        left = [2]
+
+        def moved() -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                self._engine.call_later(self._delay_s(source.role, target.role, size_bytes), self._arrive, target, take_s, then, args)
+
+        for process in (source, target):
+            self._processor.run(process.io, self._work(process, half_s, moved))
+
+    def _delay_s(self, source: str, target: str, size_bytes: float) -> float:
+        link = self._links.get((source, target))
+        if link is None:
+            return self._costs.wake_s
+        now_s = self._engine.now_s
+        return link.send(now_s, size_bytes) - now_s + self._costs.wake_s
+
+    def _arrive(self, target: HostProcess, take_s: float, then: Then, args: tuple[Any, ...]) -> None:
+        self._processor.run(target.main, self._work(target, take_s, then, *args))
+
+    def _report(self, process: HostProcess, then: Then, args: tuple[Any, ...]) -> None:
+        """Work beside is done: the process's own thread hears of it."""
+        self._engine.call_later(self._costs.wake_s, self._arrive, process, self._costs.post_s, then, args)
+
+
+def limited_links(scenario: Scenario) -> dict[tuple[str, str], Link]:
+    """Return the links of limited rate between tiers, one for each direction."""
+    links: dict[tuple[str, str], Link] = {}
+    for link in scenario.cluster.network.links:
+        if link.bandwidth is not None:
+            for pair in ((link.source, link.target), (link.target, link.source)):
+                links[pair] = Link(link.bandwidth / 8.0)
+    return links

@@ -1,0 +1,367 @@
+"""One run on a machine that runs every role for real: processes of threads that share its cores.
+
+The schedules decide, as in `simulation`; here each process is what the runtime's is: a thread that hears messages one
+after another and carries out what the schedule says of each, a thread that moves bytes, and in a rank one that trains.
+A message takes processor time at both ends, then the receiver's attention.  Costs come from a profile that `persia
+calibrate` has measured on this machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from persia.scenario import Catalog, Profile, Scenario
+from persia.schedule import messages as m
+from persia.schedule.loader import LoaderSchedule
+from persia.schedule.log import Header, Log, loader_limits
+from persia.schedule.modes import Reduction
+from persia.schedule.rank import RankSchedule
+from persia.schedule.server import ServerSchedule
+from persia.schedule.staleness import VersionStaleness
+from persia.schedule.worker import WorkerSchedule
+from simulator.costs import batch_costs, dense_costs
+from simulator.engine import Engine
+from simulator.hardware import Cluster
+from simulator.host_costs import JobCosts, job_costs
+from simulator.host_process import HostDriving, HostProcess, Then, limited_links
+from simulator.processor import Job, Processor, Thread
+from simulator.recorder import Recorder
+from simulator.server_side import DRAWS, spread
+from simulator.streams import Noise, stream
+
+_SPAN_RANKS = 2
+
+
+class HostSimulation(HostDriving):
+    """The schedules, the threads and the recorder of one run on one machine."""
+
+    servers_weight = 1
+
+    def __init__(
+        self,
+        *,
+        scenario: Scenario,
+        catalog: Catalog,
+        profile: Profile,
+        engine: Engine,
+        log: Log,
+        cluster: Cluster,
+        header: Header,
+        seed: int,
+        span_steps: range,
+        checked: bool = False,
+    ) -> None:
+        super().__init__(engine, log, ranks=header.rank.world_size, checked=checked)
+        self.cluster = cluster
+        self.batch = batch_costs(scenario, profile)
+        self.dense = dense_costs(scenario, catalog, profile)
+        self._costs: JobCosts = job_costs(scenario, profile)
+        self._noise = Noise(stream(seed, "cpu"), scenario.simulation.step_noise_cv)
+        self._reduction = header.rank.reduction
+        self._processor = Processor(engine, self._costs.cores)
+        counts = {name: cluster.tiers[name].processes for name in ("loader", "embedding_worker", "parameter_server", "nn_worker")}
+        self._loaders = self._processes(
+            "loader", [LoaderSchedule(loader_limits(header.loader, i)) for i in range(counts["loader"])], scenario
+        )
+        self._workers = self._processes(
+            "embedding_worker", [WorkerSchedule(header.worker) for _ in range(counts["embedding_worker"])], scenario
+        )
+        self._servers = self._processes(
+            "parameter_server", [ServerSchedule(header.server) for _ in range(counts["parameter_server"])], scenario
+        )
+        self.ranks = [RankSchedule(header.rank, rank) for rank in range(counts["nn_worker"])]
+        self._ranks = self._processes("nn_worker", self.ranks, scenario)
+        self.recorder = Recorder(len(self._ranks), self._busy, span_steps, _SPAN_RANKS)
+        self._share = (spread(stream(seed, "shares"), self.batch.unique, len(self._servers), DRAWS) * len(self._servers)).tolist()
+        self._staleness = [VersionStaleness() for _ in self._servers]
+        self._gather = header.server.gather
+        self._links = limited_links(scenario)
+        self._joined: list[tuple[int, int, float]] = []  # rank, batch, since: who waits in the step's collective
+        self._at_barrier = 0
+        self._exchanged: dict[int, int] = {}  # batch -> servers that have answered
+        self._last_done_s = [0.0] * len(self._ranks)
+        self._since_s: dict[tuple[str, int], float] = {}
+        self._updates = 0
+        self._made: list[Job] = []
+        self._hands = self._all_hands()
+        self.on_step: Callable[[int], None] = lambda steps: None
+
+    def _processes(self, role: str, schedules: Sequence[Any], scenario: Scenario) -> list[HostProcess]:
+        quota = scenario.tier(role).cpu_quota
+        slowdown = self._costs.slowdown[role]
+        made = []
+        for index, schedule in enumerate(schedules):
+            group = self._processor.group() if quota is None else self._processor.group(quota)
+            made.append(HostProcess(role, index, schedule, group, slowdown))
+        return made
+
+    def start(self) -> None:
+        """Wake every loader: the first batches are read."""
+        for loader in self._loaders:
+            self._tell(loader, m.Timer())
+
+    # --- commands out of the schedules ------------------------------------------------------------------------
+
+    def _all_hands(self) -> dict[type[m.Word], Callable[[int, Any], None]]:
+        return {
+            m.ReadBatch: self._read_batch,
+            m.SendBatch: self._send_batch,
+            m.CommitOffset: self._nothing,
+            m.Lookup: self._lookup,
+            m.TrainDense: self._train,
+            m.ExchangeDense: self._exchange,
+            m.Push: self._push,
+            m.EnterBarrier: self._enter_barrier,
+            m.SaveCheckpoint: self._save_checkpoint,
+            m.CommitBatch: lambda rank, command: self._commit(self._ranks[rank], command.batch),
+            m.FanOutLookup: self._fan_out_lookup,
+            m.ReplyRows: self._reply_rows,
+            m.FanOutUpdate: self._fan_out_update,
+            m.ReplyAck: self._reply_ack,
+            m.GrantCredit: self._grant_credit,
+            m.ServeLookup: self._serve_lookup,
+            m.ApplyUpdate: lambda server, command: self._apply(server, (command.batch,)),
+            m.ApplyStep: lambda server, command: self._apply(
+                server, tuple(range(command.step * self._gather, (command.step + 1) * self._gather))
+            ),
+            m.Acknowledge: self._acknowledge,
+        }
+
+    def _nothing(self, index: int, command: m.Command) -> None:
+        """A committed offset is part of what a loader does for a batch."""
+
+    # --- loader -----------------------------------------------------------------------------------------------
+
+    def _read_batch(self, index: int, command: m.ReadBatch) -> None:
+        loader = self._loaders[index]
+        self._do(loader, self._costs.read_s, self._tell, loader, m.BatchRead(command.batch))
+
+    def _send_batch(self, index: int, command: m.SendBatch) -> None:
+        c, loader, batch = self._costs, self._loaders[index], command.batch
+        worker, rank = self._workers[command.worker], self._ranks[command.rank]
+        self._send(loader, worker, c.features_bytes, c.send_features_s, c.take_features_s, self._tell, worker, m.FeaturesArrived(batch))
+        self._send(loader, rank, c.samples_bytes, c.send_samples_s, c.take_samples_s, self._tell, rank, m.BatchArrived(batch))
+
+    # --- embedding worker -------------------------------------------------------------------------------------
+
+    def _fan_out_lookup(self, index: int, command: m.FanOutLookup) -> None:
+        c, worker, batch = self._costs, self._workers[index], command.batch
+        self._do(worker, c.dedup_s, _done)
+        for server in self._servers:
+            self._send(worker, server, c.keys_bytes, c.ask_s, c.request_s, self._tell, server, m.LookupQueued(batch))
+
+    def _reply_rows(self, index: int, command: m.ReplyRows) -> None:
+        c, worker, batch = self._costs, self._workers[index], command.batch
+        rank = self._ranks[batch % len(self._ranks)]
+        self._do(worker, c.pool_s, _done)
+        self._send(worker, rank, c.pooled_bytes, c.send_pooled_s, c.take_pooled_s, self._looked_up, rank, batch)
+
+    def _fan_out_update(self, index: int, command: m.FanOutUpdate) -> None:
+        c, worker, batch = self._costs, self._workers[index], command.batch
+        self._do(worker, c.unpool_s, _done)
+        for server in self._servers:
+            self._send(
+                worker, server, c.keys_bytes + c.rows_bytes, c.send_update_s, c.request_update_s, self._tell, server, m.UpdateQueued(batch)
+            )
+
+    def _reply_ack(self, index: int, command: m.ReplyAck) -> None:
+        c, worker, batch = self._costs, self._workers[index], command.batch
+        rank = self._ranks[batch % len(self._ranks)]
+        self._send(worker, rank, 0.0, c.worker_message_s, c.rank_message_s, self._pushed, rank, batch)
+
+    def _grant_credit(self, index: int, command: m.GrantCredit) -> None:
+        c, loader = self._costs, self._loaders[command.batch % len(self._loaders)]
+        self._send(
+            self._workers[index], loader, 0.0, c.worker_message_s, c.loader_message_s, self._tell, loader, m.CreditGranted(command.batch)
+        )
+
+    # --- parameter server -------------------------------------------------------------------------------------
+
+    def _serve_lookup(self, index: int, command: m.ServeLookup) -> None:
+        server, batch = self._servers[index], command.batch
+        self._staleness[index].looked_up(batch, server.schedule.version)
+        self._serve(server, self._costs.lookup_s * self._share[batch % DRAWS][index], self._served, index, batch)
+
+    def _serve(self, server: HostProcess, work_s: float, then: Then, *args: Any) -> None:
+        """Work on the tables: on the process's own thread, or with more service slots on one beside it."""
+        if server.schedule.limits.service_slots == 1:
+            self._do(server, work_s, then, *args)
+        else:
+            self._processor.run(Thread(server.main.group), self._work(server, work_s, self._report, server, then, args))
+
+    def _served(self, index: int, batch: int) -> None:
+        c, server = self._costs, self._servers[index]
+        worker = self._workers[batch % len(self._workers)]
+        self._tell(server, m.LookupServed(batch))
+        job = self._work(
+            server,
+            c.reply_s,
+            self._transfer,
+            server,
+            worker,
+            c.rows_bytes,
+            c.take_rows_s,
+            self._tell,
+            (worker, m.RowsArrived(batch, index)),
+        )
+        self._processor.run_next(server.main, [job])
+
+    def _apply(self, index: int, batches: tuple[int, ...]) -> None:
+        server = self._servers[index]
+        work_s = sum(self._costs.update_s * self._share[batch % DRAWS][index] for batch in batches)
+        if len(batches) > 1:
+            work_s = work_s / len(batches) * self._costs.distinct_in_step + self._costs.gather_s * len(batches)
+        self._serve(server, work_s, self._applied, index, batches)
+
+    def _applied(self, index: int, batches: tuple[int, ...]) -> None:
+        server = self._servers[index]
+        for batch in batches:
+            version = self._staleness[index].updated(batch, server.schedule.version)
+            assert version is not None  # no simulated server forgets a lookup
+            self.recorder.version.append(version)
+            self._updates += 1
+        for batch in batches:
+            self._tell(server, m.UpdateApplied(batch))
+
+    def _acknowledge(self, index: int, command: m.Acknowledge) -> None:
+        c, worker = self._costs, self._workers[command.batch % len(self._workers)]
+        self._send(
+            self._servers[index], worker, 0.0, c.reply_update_s, c.take_ack_s, self._tell, worker, m.UpdateAcked(command.batch, index)
+        )
+
+    # --- NN worker --------------------------------------------------------------------------------------------
+
+    def _lookup(self, index: int, command: m.Lookup) -> None:
+        c, rank, batch = self._costs, self._ranks[index], command.batch
+        self.recorder.in_flight.append(len(self.ranks[index].permits))
+        self._since_s["lookup", batch] = self._engine.now_s
+        worker = self._workers[batch % len(self._workers)]
+        self._send(rank, worker, 0.0, c.rank_message_s, c.worker_message_s, self._tell, worker, m.LookupAsked(batch))
+
+    def _looked_up(self, rank: HostProcess, batch: int) -> None:
+        self._end_span("lookup", 0, rank, batch)
+        self._tell(rank, m.LookedUp(batch))
+
+    def _end_span(self, name: str, place: int, rank: HostProcess, batch: int) -> None:
+        now_s = self._engine.now_s
+        since_s = self._since_s.pop((name, batch), now_s)
+        sums = self.recorder.latency_sums
+        sums[place] += now_s - since_s
+        sums[place + 1] += 1.0
+        if batch in self.recorder.span_batches:
+            self.recorder.span("nn_worker", rank.index, name, batch, since_s, now_s)
+
+    def _train(self, index: int, command: m.TrainDense) -> None:
+        rank, now_s = self._ranks[index], self._engine.now_s
+        self.recorder.parts[0] += now_s - self._last_done_s[index]
+        then = self._reduce if self._reduction is not Reduction.NONE and len(self._ranks) > 1 else self._finish_training
+        self._processor.run(rank.beside, self._work(rank, self._costs.train_s, then, index, command.batch, now_s))
+
+    def _reduce(self, index: int, batch: int, since_s: float) -> None:
+        """Forward and backward are done: the collective begins when the last rank joins it."""
+        self._joined.append((index, batch, since_s))
+        if len(self._joined) < len(self._ranks):
+            return
+        joined, self._joined = self._joined, []
+        left = [len(joined)]
+
+        def reduced() -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                for each in joined:
+                    self._engine.call_later(self._costs.reduce_delay_s, self._finish_training, *each)
+
+        for rank, _, _ in joined:
+            process = self._ranks[rank]
+            self._processor.run(Thread(process.main.group), self._work(process, self._costs.reduce_s, reduced))
+
+    def _finish_training(self, index: int, batch: int, since_s: float) -> None:
+        rank = self._ranks[index]
+        job = self._work(rank, self._costs.optimizer_s, self._report, rank, self._trained, (index, batch, since_s))
+        if rank.beside.job is None:
+            self._processor.run(rank.beside, job)
+        else:
+            self._processor.run_next(rank.beside, [job])
+
+    def _trained(self, index: int, batch: int, since_s: float) -> None:
+        rank, now_s = self._ranks[index], self._engine.now_s
+        self.recorder.parts[2] += now_s - since_s
+        self._last_done_s[index] = now_s
+        if batch in self.recorder.span_batches:
+            self.recorder.span("nn_worker", index, "train", batch, since_s, now_s)
+        if self.recorder.batch_trained(now_s):
+            self.on_step(len(self.recorder.step_end_s))
+        self._tell(rank, m.DenseDone(batch))
+
+    def _push(self, index: int, command: m.Push) -> None:
+        c, rank, batch = self._costs, self._ranks[index], command.batch
+        self._since_s["push", batch] = self._engine.now_s
+        worker = self._workers[batch % len(self._workers)]
+        self._send(rank, worker, c.pooled_bytes, c.send_gradients_s, c.take_gradients_s, self._tell, worker, m.GradientsArrived(batch))
+
+    def _pushed(self, rank: HostProcess, batch: int) -> None:
+        self._end_span("push", 2, rank, batch)
+        self._tell(rank, m.Pushed(batch))
+        outer, self._made = self._made, []
+        self._commit(rank, batch)
+        made, self._made = self._made, outer
+        self._processor.run_next(rank.main, made)
+
+    def _commit(self, rank: HostProcess, batch: int) -> None:
+        c, loader = self._costs, self._loaders[batch % len(self._loaders)]
+        self._send(rank, loader, 0.0, c.rank_message_s, c.loader_message_s, self._tell, loader, m.BatchCommitted(batch))
+
+    def _exchange(self, index: int, command: m.ExchangeDense) -> None:
+        """Send every server its slice of the dense gradient; each applies it at once and answers with fresh parameters."""
+        c, rank, batch = self._costs, self._ranks[index], command.batch
+        self._exchanged[batch] = 0
+        for server in self._servers:
+            self._send(rank, server, c.slice_bytes, c.exchange_s, c.dense_update_s, self._dense_updated, index, server, batch)
+
+    def _dense_updated(self, index: int, server: HostProcess, batch: int) -> None:
+        c, rank = self._costs, self._ranks[index]
+        self._transfer(server, rank, c.slice_bytes, c.exchange_s, self._parameters_here, (index, batch))
+
+    def _parameters_here(self, index: int, batch: int) -> None:
+        self._exchanged[batch] += 1
+        if self._exchanged[batch] == len(self._servers):
+            del self._exchanged[batch]
+            self._tell(self._ranks[index], m.DenseExchanged(batch))
+
+    def _enter_barrier(self, index: int, command: m.EnterBarrier) -> None:
+        """Rank 0 counts; the last one lets all go on."""
+        c, first, step = self._costs, self._ranks[0], command.step
+        if index == 0:
+            self._do(first, 0.0, self._entered, step)
+        else:
+            self._send(self._ranks[index], first, 0.0, c.rank_message_s, c.rank_message_s, self._entered, step)
+
+    def _entered(self, step: int) -> None:
+        self._at_barrier += 1
+        if self._at_barrier < len(self._ranks):
+            return
+        self._at_barrier = 0
+        c, first = self._costs, self._ranks[0]
+        jobs = [
+            self._work(
+                first, c.rank_message_s, self._transfer, first, rank, 0.0, c.rank_message_s, self._tell, (rank, m.BarrierPassed(step))
+            )
+            for rank in self._ranks[1:]
+        ]
+        self._processor.run_next(first.main, [*jobs, self._work(first, 0.0, self._tell, first, m.BarrierPassed(step))])
+
+    def _save_checkpoint(self, index: int, command: m.SaveCheckpoint) -> None:
+        self._engine.call_later(self._costs.snapshot_s, self._tell, self._ranks[index], m.CheckpointSaved(command.step))
+
+    # --- measuring --------------------------------------------------------------------------------------------
+
+    def _busy(self) -> list[float]:
+        """Return the processor seconds used so far, in the order in which `utilisation` reads them."""
+        used = [sum(p.main.busy_s + p.io.busy_s + p.beside.busy_s for p in tier) for tier in (self._loaders, self._workers, self._servers)]
+        dense = sum(rank.beside.busy_s for rank in self._ranks)
+        return [*used, dense, 0.0, 0.0, float(self._updates), *[0.0] * (2 * len(self.cluster.nics))]
+
+
+def _done() -> None:
+    """Work that leads to nothing by itself."""

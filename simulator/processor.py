@@ -1,0 +1,182 @@
+"""A machine's processor, shared by all threads that want to run: what a host with fewer cores than runnable threads is.
+
+Each thread does its jobs one after another; all threads that have a job share the cores equally and none gets more than
+one core (egalitarian processor sharing: Kleinrock, "Time-shared systems: a theoretical treatment", JACM 14, 1967), which
+is what Linux's fair scheduler comes to over a few milliseconds.  A job's work is given in seconds on a core whose
+neighbours idle; while other cores are busy it runs slower, by the slowdown of its kind.
+
+A group of threads may have a quota, as a control group of Linux has: in every period of `PERIOD_S` it gets so many
+core-seconds, and when they are used up its threads wait for the next period (Turner, Rao and Rao, "CPU bandwidth control
+for CFS", 2010).
+
+Times in seconds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from simulator.engine import Engine
+
+PERIOD_S = 0.1  # of a quota: the kernel's default
+_NOTHING_S = 1e-9  # less work than this is rounding
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Work for one thread: seconds on a core whose neighbours idle, how many times longer beside busy ones, what follows."""
+
+    work_s: float
+    slowdown: float
+    then: Callable[..., None]
+    args: tuple[Any, ...] = ()
+
+
+class Group:
+    """Threads that share a quota in cores; `inf` is no limit."""
+
+    __slots__ = ("left_s", "quota_cores", "throttled")
+
+    def __init__(self, quota_cores: float) -> None:
+        if not quota_cores > 0.0:
+            raise ValueError(f"a quota is a positive number of cores, not {quota_cores}")
+        self.quota_cores = quota_cores
+        self.left_s = quota_cores * PERIOD_S
+        self.throttled = False
+
+
+class Thread:
+    """One thread and its queue of jobs; `busy_s` is the processor time it has used."""
+
+    __slots__ = ("busy_s", "group", "job", "jobs", "left_s", "speed")
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self.jobs: deque[Job] = deque()
+        self.job: Job | None = None  # under way, or just ending
+        self.left_s = 0.0
+        self.speed = 0.0  # work done per second now
+        self.busy_s = 0.0
+
+
+class Processor:
+    """C cores and the threads that share them."""
+
+    def __init__(self, engine: Engine, cores: float) -> None:
+        """`cores` may be a fraction: what other work of the machine leaves.
+
+        Raises:
+            ValueError: no cores.
+        """
+        if not cores > 0.0:
+            raise ValueError(f"a processor has a positive number of cores, not {cores}")
+        self._engine = engine
+        self.cores = cores
+        self._running: list[Thread] = []  # those with a job under way
+        self._share = 0.0  # of a core that each of them gets now
+        self._since_s = 0.0
+        self._serial = 0  # of the planned event that counts; older ones are void
+        self._groups: list[Group] = []  # those with a quota
+        self._period = 0
+
+    def group(self, quota_cores: float = inf) -> Group:
+        """Return a new group of threads."""
+        group = Group(quota_cores)
+        if quota_cores < inf:
+            self._groups.append(group)
+        return group
+
+    def run(self, thread: Thread, job: Job) -> None:
+        """Let a thread do a job after those it has; `job.then` is called when it is done."""
+        thread.jobs.append(job)
+        if thread.job is None:
+            self._catch_up()
+            self._begin_next(thread)
+            self._plan()
+
+    def run_next(self, thread: Thread, jobs: list[Job]) -> None:
+        """Put jobs in front of those a thread has waiting: for what the job that is just ending has led to."""
+        thread.jobs.extendleft(reversed(jobs))
+        if jobs and thread.job is None:
+            self._catch_up()
+            self._begin_next(thread)
+            self._plan()
+
+    def _begin_next(self, thread: Thread) -> None:
+        """Take the thread's next job, or let it sleep."""
+        if not thread.jobs:
+            thread.job = None
+            return
+        thread.job = thread.jobs.popleft()
+        thread.left_s = thread.job.work_s
+        self._running.append(thread)
+
+    def _catch_up(self) -> None:
+        """Do the work since the last change."""
+        now_s = self._engine.now_s
+        passed_s, self._since_s = now_s - self._since_s, now_s
+        if passed_s <= 0.0:
+            return
+        used_s = self._share * passed_s
+        for thread in self._running:
+            if thread.speed > 0.0:
+                thread.left_s -= thread.speed * passed_s
+                thread.busy_s += used_s
+                thread.group.left_s -= used_s
+        for group in self._groups:
+            group.throttled = group.left_s <= _NOTHING_S
+
+    def _plan(self) -> None:
+        """Share the cores out anew and plan the next change."""
+        self._serial += 1
+        if not self._running:
+            return
+        self._renew_quotas()
+        runnable = sum(not thread.group.throttled for thread in self._running)
+        self._share = min(1.0, self.cores / max(1, runnable))
+        others = 0.0 if self.cores <= 1.0 else (min(float(runnable), self.cores) - 1.0) / (self.cores - 1.0)
+        next_s = self._quotas_end_s()
+        for thread in self._running:
+            if thread.group.throttled or thread.job is None:
+                thread.speed = 0.0
+                continue
+            thread.speed = self._share / (1.0 + (thread.job.slowdown - 1.0) * max(0.0, others))
+            next_s = min(next_s, max(0.0, thread.left_s) / thread.speed)
+        self._engine.call_later(next_s, self._change, self._serial)
+
+    def _quotas_end_s(self) -> float:
+        """Return in how many seconds a quota in use is used up or renewed."""
+        end_s = inf
+        for group in self._groups:
+            threads = sum(thread.group is group for thread in self._running)
+            if threads:
+                end_s = min(end_s, (self._period + 1) * PERIOD_S - self._engine.now_s)
+                if not group.throttled:
+                    end_s = min(end_s, group.left_s / (threads * self._share))
+        return max(0.0, end_s)
+
+    def _renew_quotas(self) -> None:
+        period = int(self._engine.now_s / PERIOD_S + 1e-9)
+        if period > self._period:
+            self._period = period
+            for group in self._groups:
+                group.left_s = group.quota_cores * PERIOD_S
+                group.throttled = False
+
+    def _change(self, serial: int) -> None:
+        """A job is done, or a quota: tell whom it concerns, go on with the next."""
+        if serial != self._serial:
+            return
+        self._catch_up()
+        ended = [thread for thread in self._running if thread.left_s <= _NOTHING_S]
+        for thread in ended:
+            self._running.remove(thread)
+        for thread in ended:
+            assert thread.job is not None
+            thread.job.then(*thread.job.args)
+            self._begin_next(thread)
+        self._plan()
