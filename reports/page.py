@@ -49,7 +49,7 @@ def page(results: Sequence[SimulationResult], facts: Facts, drawings: Mapping[st
     main = results[0]
     light, dark = css_variables()
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             main=main,
@@ -123,7 +123,8 @@ def breakable(name: str) -> Markup:
     return Markup(re.sub(r"([._])", r"\1<wbr>", str(escape(name))))
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return what renders this package's templates: escaped, strict, numbers glued to their units."""
     environment = Environment(
         loader=PackageLoader("reports", "templates"),
         autoescape=True,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -22,12 +24,16 @@ from persia.runtime.coordinator import Options
 from persia.scenario import load_profile, load_scenario
 from persia.scenario.errors import did_you_mean
 from persia.scenario.packaged import looks_like_path
+from persia.trace import Clock, write_trace
+from reports.validation_page import write_validation
 from reports.validation_terminal import validation_tables
 from simulator.validation.cases import Case, draw, grid
-from simulator.validation.result import Validation
-from simulator.validation.serial import to_json
+from simulator.validation.result import Ablation, Validation
+from simulator.validation.serial import from_json, to_json
 
 _MOST_DRAWN = 1000
+_WALL: Final[Clock] = "wall"
+_SIMULATED: Final[Clock] = "simulated"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +50,8 @@ class Asked:
     device: str
     overrides: Sequence[str]
     report: bool
+    again: Path | None
+    ablation: Path | None
     out: Path | None
     as_json: bool
 
@@ -51,25 +59,71 @@ class Asked:
 def run(asked: Asked) -> ExitCode:
     """Run the cases, print how far apart the worlds are; exit 1 where one is too far."""
     check_options(asked.limits, asked.device)
+    ablation = _ablation(asked.ablation)
+    if asked.again is not None:
+        return _finish(asked, _directory(asked), lambda: _read(asked, ablation))
     kind, cases, seed = _cases(asked)
     profile = _profile(asked.profile)
     for case in cases:
         case.scenario([*asked.overrides, f"simulation.profile={profile}"])  # a mistake is said before anything runs
     setting = Setting(overrides=asked.overrides, profile=profile, options=Options(device=asked.device, save=False), limits=asked.limits)
-    with _directory(asked) as directory:
+
+    def measure() -> Validation:
         with _bar([case.name for case in cases]) as show:
             validation = validate_cases(cases, setting, kind=kind, machine=machine_facts(), seed=seed, show=show)
+        return replace(validation, ablation=ablation)
+
+    return _finish(asked, _directory(asked), measure)
+
+
+def _finish(asked: Asked, place: AbstractContextManager[RunDirectory | None], make: Callable[[], Validation]) -> ExitCode:
+    """Make the validation, write what is asked for into the run directory, print."""
+    with place as directory:
+        validation = make()
         if directory is not None:
-            directory.write_json("result.json", to_json(validation))
+            _write(directory, validation, report=asked.report)
     if asked.as_json:
         print_json(to_json(validation))
     else:
         print_text(validation_tables(validation))
-    return _code(validation)
-
-
-def _code(validation: Validation) -> ExitCode:
+    if directory is not None:
+        note(f"The validation is in {directory.path}{'/report.html' if asked.report else ''}")
     return ExitCode.OK if validation.passed else ExitCode.GATE_FAILED
+
+
+def _write(directory: RunDirectory, validation: Validation, *, report: bool) -> None:
+    """Leave the result, the timelines of every case in both worlds, and the page."""
+    if report:
+        with directory.staged() as stage:
+            write_validation(validation, stage)
+    else:
+        directory.write_json("result.json", to_json(validation))
+    for case in validation.cases:
+        for world, name, clock in ((case.measured, "measured", _WALL), (case.simulated, "simulated", _SIMULATED)):
+            if world is not None and world.spans:
+                folder = directory.path / "traces" / case.name
+                folder.mkdir(parents=True, exist_ok=True)
+                write_trace(folder / f"{name}.jsonl", world.spans, clock=clock, scenario=case.name)
+
+
+def _read(asked: Asked, ablation: Sequence[Ablation]) -> Validation:
+    """Return an earlier validation, with the ablation that is given now, if one is."""
+    assert asked.again is not None
+    try:
+        validation = from_json(json.loads(asked.again.read_text(encoding="utf-8")))
+    except (KeyError, TypeError, ValueError) as error:
+        raise Failure(ExitCode.USAGE, f"{asked.again} is not the result.json of a validation: {error}") from error
+    return replace(validation, ablation=ablation) if ablation else validation
+
+
+def _ablation(path: Path | None) -> list[Ablation]:
+    """Return the rows of a JSON file {"ablation": [{name, mape_pct, max_error_pct}]}."""
+    if path is None:
+        return []
+    try:
+        return [Ablation(**row) for row in json.loads(path.read_text(encoding="utf-8"))["ablation"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise Failure(ExitCode.USAGE, f'{path}: expected {{"ablation": [{{"name", "mape_pct", "max_error_pct"}}]}}: {error}') from error
 
 
 def _cases(asked: Asked) -> tuple[str, list[Case], int | None]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from persia.commands.emulation import emulated_dense
 from persia.commands.exits import ExitCode, Failure
 from persia.commands.measuring import RealRun, TooSlow, measured_world, planned, run_real
 from persia.commands.simulate import command_line
@@ -102,6 +103,7 @@ def _case(case: Case, setting: Setting, noise: NoiseCheck, interrupts: Interrupt
         name=case.name,
         mode=mode,
         settings=case.settings,
+        ranks=scenario.ranks,
         measured=measured_world([run for run, _ in used], scenario.ranks) if used and not failure else None,
         simulated=simulated,
         predicted=predicted,
@@ -130,6 +132,7 @@ def _measure(
 ) -> None:
     """Add runs until the interval is narrow enough or the time is over; a disturbed one is repeated while there is time."""
     limits = setting.limits
+    options = replace(setting.options, emulated=emulated_dense(scenario))
     speed = simulated.samples_per_s.mean
     each_s = limits.seconds / limits.repeats
     given_up = 0
@@ -144,7 +147,7 @@ def _measure(
 
         try:
             with tempfile.TemporaryDirectory(prefix="persia-validation-") as place, noise.watch() as disturbed:
-                run = run_real(real, Path(place), options=setting.options, show=heard, interrupts=interrupts, planned_s=seconds)
+                run = run_real(real, Path(place), options=options, show=heard, interrupts=interrupts, planned_s=seconds)
         except TooSlow as slow:
             if given_up:
                 raise

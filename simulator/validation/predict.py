@@ -50,6 +50,11 @@ def shared_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {key: facts[key] for key in SHARED_KEYS}
 
 
+def stage_of(span: Span) -> tuple[str, str]:
+    """Return the tier and the stage that a span belongs to in both worlds."""
+    return span.tier, "train" if span.tier == "nn_worker" and span.name in _TRAIN else span.name
+
+
 def stages(spans: Iterable[Span]) -> dict[str, float]:
     """Return by `tier.stage` the mean seconds of a batch from the stage's first start to its last end on any process.
 
@@ -57,8 +62,7 @@ def stages(spans: Iterable[Span]) -> dict[str, float]:
     """
     extents: dict[str, dict[int, tuple[float, float]]] = {}
     for span in spans:
-        name = "train" if span.tier == "nn_worker" and span.name in _TRAIN else span.name
-        batches = extents.setdefault(f"{span.tier}.{name}", {})
+        batches = extents.setdefault(".".join(stage_of(span)), {})
         start_s, end_s = batches.get(span.batch, (span.start_s, span.end_s))
         batches[span.batch] = (min(start_s, span.start_s), max(end_s, span.end_s))
     return {stage: sum(end_s - start_s for start_s, end_s in batches.values()) / len(batches) for stage, batches in extents.items()}

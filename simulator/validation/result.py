@@ -61,6 +61,7 @@ class CaseResult:
     name: str
     mode: str
     settings: Mapping[str, str]
+    ranks: int = 1
     measured: World | None = None
     simulated: World | None = None
     predicted: Interval | None = None
@@ -183,6 +184,12 @@ class Validation:
             regret_pct=regret_pct(simulated, measured),
             coverage_90=coverage([(interval.low, interval.high) for interval in intervals], measured),
         )
+
+    @property
+    def shown(self) -> list[CaseResult]:
+        """Return the cases whose timelines are worth a look: the one predicted best and the one predicted worst."""
+        ran = sorted((case for case in self.cases if case.error_pct is not None), key=lambda case: abs(case.error_pct or 0.0))
+        return ran if len(ran) <= 1 else [ran[0], ran[-1]]
 
     @property
     def misses(self) -> list[str]:

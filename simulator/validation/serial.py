@@ -15,7 +15,8 @@ SCHEMA_VERSION = 1
 
 
 def to_json(validation: Validation) -> dict[str, Any]:
-    """Return the object; what a case lacks is null, never absent."""
+    """Return the object; what a case lacks is null, never absent; spans are those of the cases shown."""
+    shown = {case.name for case in validation.shown}
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": validation.kind,
@@ -27,18 +28,19 @@ def to_json(validation: Validation) -> dict[str, Any]:
         **asdict(validation.summary),
         "passed": validation.passed,
         "misses": validation.misses,
-        "cases": [_case(case) for case in validation.cases],
+        "cases": [_case(case, spans=case.name in shown) for case in validation.cases],
         "ablation": [asdict(row) for row in validation.ablation],
     }
 
 
-def _case(case: CaseResult) -> dict[str, Any]:
+def _case(case: CaseResult, *, spans: bool) -> dict[str, Any]:
     return {
         "name": case.name,
         "mode": case.mode,
         "settings": dict(case.settings),
-        "measured": _world(case.measured),
-        "simulated": _world(case.simulated),
+        "ranks": case.ranks,
+        "measured": _world(case.measured, spans=spans),
+        "simulated": _world(case.simulated, spans=spans),
         "predicted_90": None if case.predicted is None else asdict(case.predicted),
         "error_pct": case.error_pct,
         "covered": case.covered,
@@ -53,7 +55,7 @@ def _case(case: CaseResult) -> dict[str, Any]:
     }
 
 
-def _world(world: World | None) -> dict[str, Any] | None:
+def _world(world: World | None, *, spans: bool) -> dict[str, Any] | None:
     if world is None:
         return None
     return {
@@ -62,7 +64,7 @@ def _world(world: World | None) -> dict[str, Any] | None:
         "step_time_s": asdict(world.step_time_s),
         "staleness": {"version": asdict(world.version), "in_flight": asdict(world.in_flight), "row": None},
         "stages_s": dict(world.stages_s),
-        "spans": [[span.tier, span.index, span.name, span.batch, span.start_s, span.end_s] for span in world.spans],
+        "spans": [[span.tier, span.index, span.name, span.batch, span.start_s, span.end_s] for span in world.spans if spans],
     }
 
 
@@ -92,6 +94,7 @@ def _read_case(data: Mapping[str, Any]) -> CaseResult:
         name=data["name"],
         mode=data["mode"],
         settings=data["settings"],
+        ranks=data["ranks"],
         measured=_read_world(data["measured"]),
         simulated=_read_world(data["simulated"]),
         predicted=None if data["predicted_90"] is None else Interval(**data["predicted_90"]),

@@ -1,0 +1,110 @@
+"""`persia validate`: what it refuses, one short validation for real, and its page from an earlier result."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from persia.commands.exits import ExitCode
+from simulator.validation.serial import to_json
+from tests.conftest import Persia
+from tests.reports.sample_validation import sample_validation
+
+PROFILE = ("--profile", "persia-original")
+TINY = (
+    "workload.batch_size=32", "model.features[0].count=2", "model.features[0].rows=500", "model.dense.layers=[8]",
+    "workload.data.distinct_batches=4",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--grid", "--random", "3", *PROFILE], "--grid and --random at once"),
+        (["--grid", "--only", "grid-99", *PROFILE], "no case 'grid-99'"),
+        (["--grid", "--only", ",", *PROFILE], "names no case"),
+        (["--grid", "--seconds", "0.1", *PROFILE], "--seconds 0.1"),
+        (["--grid", "--target", "0", *PROFILE], "--target 0"),
+        (["--grid", "--device", "steam", *PROFILE], "--device steam"),
+        (["--grid", "--profile", "no-such-profile"], "no packaged profile"),
+        (["--random", "0", *PROFILE], "--random 0"),
+        (["--published", "--grid"], "give it alone"),
+        (["no-such-scenario", *PROFILE], "no-such-scenario"),
+        (["--grid", "--set", "workload.batch_sise=3", *PROFILE], "batch_size"),
+        (["--from", "nothing.json"], "nothing.json"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_refusals(persia: Persia, tmp_path: Path, arguments: list[str], said: str) -> None:
+    (tmp_path / "nothing.json").write_text("{}", encoding="utf-8")
+    done = persia("validate", *arguments)
+    assert done.returncode == ExitCode.USAGE, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_without_a_profile_it_says_how_to_make_one(persia: Persia, tmp_path: Path) -> None:
+    done = persia("validate", "--grid", env={"XDG_CACHE_HOME": str(tmp_path / "cache")})
+    assert done.returncode == ExitCode.USAGE
+    assert "run `persia calibrate` first" in done.stderr
+
+
+def test_a_seed_is_chosen_and_said(persia: Persia) -> None:
+    done = persia("validate", "--random", "1", "--only", "no-such-case", *PROFILE)
+    assert done.returncode == ExitCode.USAGE
+    assert re.search(r"the seed is \d+", done.stderr)
+    again = persia("validate", "--random", "1", "--seed", "7", "--only", "no-such-case", *PROFILE)
+    assert "random-7-1" in again.stderr
+    assert "the seed is" not in again.stderr
+
+
+@pytest.mark.slow
+def test_one_case_for_real(persia: Persia) -> None:
+    pytest.importorskip("torch")
+    settings = [part for setting in TINY for part in ("--set", setting)]
+    limits = ("--seconds", "1", "--repeats", "1")
+    done = persia("validate", "--grid", "--only", "grid-24", *settings, *limits, *PROFILE, "--report", "--out", "found", "--json")
+    assert done.returncode == ExitCode.GATE_FAILED, done.stderr  # the profile is not this machine's
+    said = json.loads(done.stdout)
+    assert said["passed"] is False
+    assert said["misses"]
+    (case,) = said["cases"]
+    assert case["name"] == "grid-24"
+    assert case["failure"] == ""
+    for world in (case["measured"], case["simulated"]):
+        assert world["throughput"]["samples_per_s"]["mean"] > 0.0
+        assert world["mode"] == "hybrid"
+        assert {
+            "scenario",
+            "digest",
+            "seed",
+            "step_time_s",
+            "staleness",
+            "utilisation",
+            "bottleneck",
+            "memory",
+            "cost",
+            "events",
+        } <= world.keys()
+        assert {"nn_worker.lookup", "nn_worker.train", "nn_worker.push"} <= world["stages_s"].keys()
+    assert case["error_pct"] == pytest.approx(
+        100 * (case["simulated"]["throughput"]["samples_per_s"]["mean"] / case["measured"]["throughput"]["samples_per_s"]["mean"] - 1)
+    )
+    assert case["repeats"][0]["noise"]["one_core_slowdown"] >= 1.0
+    assert all(repeat["steps"] >= 10 for repeat in case["repeats"])
+
+
+def test_the_page_of_an_earlier_result(persia: Persia, tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(json.dumps(to_json(sample_validation())), encoding="utf-8")
+    rows = {"ablation": [{"name": "without any physics", "mape_pct": 90.0, "max_error_pct": 99.0}]}
+    (tmp_path / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
+    done = persia("validate", "--from", "result.json", "--ablation", "rows.json", "--report", "--out", "again")
+    assert done.returncode == ExitCode.GATE_FAILED
+    assert done.stdout.count("MISS") >= 6
+    names = {path.name for path in (tmp_path / "again").iterdir()}
+    assert {"report.html", "report.md", "result.json", "cases.csv", "figures", "traces", "run.json"} <= names
+    assert "without any physics" in (tmp_path / "again" / "report.html").read_text(encoding="utf-8")
