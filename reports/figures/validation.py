@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Done = Sequence[tuple[CaseResult, World, World]]
 
 MODE_ROLES = {"sync": "c3", "naive-hybrid": "c2", "hybrid": "accent", "async": "c4"}
-SCATTER_IN = 6.2
+SCATTER_IN = 5.6
 ROW_IN = 0.27
 COLUMNS = 6
 PANEL_IN = 1.5
@@ -44,15 +44,17 @@ def draw_accuracy(ran: Done) -> Drawing:
 def _accuracy(sheet: Sheet, ran: Done) -> None:
     modes = sorted({case.mode for case, _, _ in ran}, key=mode_rank)
     used_in = legend(sheet, [(MODE_ROLES.get(mode, "c6"), mode) for mode in modes], left=0.8, top=0.05)
-    axes = sheet.axes(left=0.8, bottom=0.6, right=3.0, top=used_in + 0.1)
+    axes = sheet.axes(left=0.8, bottom=0.6, right=0.9, top=used_in + 0.2)
     speeds = [world.samples_per_s.mean for _, *both in ran for world in both]
     low, high = min(speeds) / 1.4, max(speeds) * 1.4
     for bound, role in ((ERROR_MOST_PCT, "soft"), (MEAN_ERROR_MOST_PCT, "rule")):
         factor = 1.0 + bound / 100.0
         axes.fill_between([low, high], [low / factor, high / factor], [low * factor, high * factor], color=LIGHT[role], linewidth=0)
+        words = f"\u00b1 {bound:.0f} %"
+        nudge_pt = 5 if bound == MEAN_ERROR_MOST_PCT else -5
         axes.annotate(
-            f"\u00b1 {bound:.0f} %", (high, high * (factor if bound > MEAN_ERROR_MOST_PCT else 1.0)), (8, 0),
-            textcoords="offset points", va="center", fontsize=SMALL_PT, color=LIGHT["muted"],
+            words, (high, high / factor), (8, nudge_pt), textcoords="offset points", va="center", fontsize=SMALL_PT, color=LIGHT["muted"],
+            annotation_clip=False,
         )  # fmt: skip
     axes.plot([low, high], [low, high], color=LIGHT["muted"], linewidth=1)
     for case, measured, simulated in ran:
