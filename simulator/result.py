@@ -31,6 +31,14 @@ class Throughput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """The 90 % interval of the true throughput, in samples/s, and what lies outside the profile's domain, in words."""
+
+    interval: Interval
+    outside: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepTime:
     """Quantiles of the time between two steps, in seconds."""
 
@@ -170,6 +178,7 @@ class SimulationResult:
     spans: Sequence[Span] = ()
     quality: None = None
     emulated: str | None = None
+    prediction: Prediction | None = None  # where the profile was calibrated
 
     def with_throughput(self, interval: Interval, *, events: int, wall_s: float) -> SimulationResult:
         """Return this result with the throughput, events and wall time of several replications."""

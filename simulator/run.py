@@ -34,6 +34,7 @@ from simulator.result import (
 )
 from simulator.simulation import Simulation
 from simulator.statistics import replication_interval, staleness_from_histogram, throughput_interval, warmup_length
+from simulator.uncertainty import predict
 from simulator.utilisation import utilisation
 
 _FEWEST_STEPS = 10  # the scenario's own limit: fewer make no interval
@@ -256,6 +257,7 @@ def _result(
         wall_s=time.perf_counter() - began_s,
         spans=recorder.spans,
         emulated=simulation.dense.emulated,
+        prediction=None if profile.machine is None else predict(scenario, profile, throughput.mean),
     )
 
 

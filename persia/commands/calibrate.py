@@ -8,8 +8,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from math import log, sqrt
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 from persia.commands.exits import ExitCode, Failure, note
 from persia.commands.fingerprint import core_quota, machine_facts
@@ -27,6 +28,7 @@ from simulator.host_costs import Quantities, Terms, quantities, stage_terms
 
 _POINTS = 36
 _NEIGHBOUR_POINTS = 6
+_AGAIN_POINTS = 4  # measured once more at the end: how far the machine has drifted
 _DISTINCT, _WARM, _FEWEST = 8, 12, 4
 _SECONDS = 0.8
 _HOPS = 10.0  # a batch of mode sync waits for eight messages and two threads, one after another
@@ -43,6 +45,7 @@ class _Findings:
     waits_s: list[float] = field(default_factory=list)
     background_cores: list[float] = field(default_factory=list)
     slowdown: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    drift: list[float] = field(default_factory=list)  # logarithms of ratios
     quantities: list[Quantities] = field(default_factory=list)
 
 
@@ -112,7 +115,7 @@ def rig_scenario(overrides: Sequence[str]) -> Scenario:
 
 def _measure_points(rig: Rig, plan: Sequence[Point], progress: Callable[[float], None]) -> _Findings:
     findings = _Findings()
-    total = len(plan) + _NEIGHBOUR_POINTS + 4
+    total = len(plan) + _NEIGHBOUR_POINTS + _AGAIN_POINTS + 4
     alone: list[tuple[Scenario, Measured]] = []
     for number, point in enumerate(plan):
         scenario = rig_scenario(point.overrides)
@@ -126,6 +129,10 @@ def _measure_points(rig: Rig, plan: Sequence[Point], progress: Callable[[float],
             for role in ("loader", "embedding_worker", "parameter_server", "nn_worker"):
                 findings.slowdown[role].append(_role_s(beside, role) / _role_s(measured, role))
             progress((len(plan) + number + 1) / total)
+    for number, (scenario, measured) in enumerate(alone[1 :: max(1, len(alone) // _AGAIN_POINTS)][:_AGAIN_POINTS]):
+        again = _measure(rig, scenario)
+        findings.drift.append(log(sum(again.thread_s.values()) / sum(measured.thread_s.values())))
+        progress((len(plan) + _NEIGHBOUR_POINTS + number + 1) / total)
     return findings
 
 
@@ -175,6 +182,7 @@ def _host(findings: _Findings) -> dict[str, float]:
         "host.background_cores": median(findings.background_cores),
         "host.wake_s": max(0.0, median(findings.waits_s)),
     }
+    found["host.drift"] = sqrt(fmean([each**2 for each in findings.drift]))
     return found | {f"host.slowdown.{role}": max(1.0, median(ratios)) for role, ratios in findings.slowdown.items()}
 
 

@@ -1,0 +1,93 @@
+"""A shared processor against what theory says of it."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import numpy as np
+import pytest
+
+from simulator.engine import HeapEngine
+from simulator.processor import PERIOD_S, Job, Processor, Thread
+
+
+def _ends(cores: float, works: list[float], slowdown: float = 1.0) -> list[float]:
+    engine = HeapEngine()
+    processor = Processor(engine, cores)
+    ends: list[float] = []
+    for work_s in works:
+        processor.run(Thread(processor.group()), Job(work_s, slowdown, lambda: ends.append(engine.now_s)))
+    engine.run()
+    return ends
+
+
+def test_fewer_threads_than_cores_do_not_feel_each_other() -> None:
+    assert _ends(4.0, [1.0, 2.0, 3.0]) == pytest.approx([1.0, 2.0, 3.0])
+
+
+def test_threads_share_the_cores_equally_until_one_ends() -> None:
+    # Four jobs on two cores run at half speed; each that ends leaves its share to the others, but none gets more than a core.
+    assert _ends(2.0, [1.0, 1.5, 2.0, 2.5]) == pytest.approx([2.0, 2.75, 3.25, 3.75])
+
+
+def test_busy_neighbours_slow_work_down_by_its_factor() -> None:
+    assert _ends(2.0, [1.0, 1.0], slowdown=1.25) == pytest.approx([1.25, 1.25])
+    assert _ends(2.0, [1.0], slowdown=1.25) == pytest.approx([1.0])
+
+
+@pytest.mark.parametrize("service", ["exponential", "constant", "two-valued"])
+def test_mean_response_of_one_shared_core_depends_on_the_load_alone(service: str) -> None:
+    """M/G/1-PS is insensitive: the mean response is S / (1 - load), whatever the service times are (Kleinrock 1967)."""
+    load, jobs, mean_s = 0.6, 20_000, 1.0
+    generator = np.random.default_rng(3)
+    draws = {
+        "exponential": generator.exponential(mean_s, jobs),
+        "constant": np.full(jobs, mean_s),
+        "two-valued": np.where(generator.random(jobs) < 0.9, 0.5, 5.5) * mean_s,
+    }[service]
+    engine = HeapEngine()
+    processor = Processor(engine, 1.0)
+    responses: list[float] = []
+    for arrival_s, work_s in zip(np.cumsum(generator.exponential(mean_s / load, jobs)), draws, strict=True):
+        at_s = float(arrival_s)
+
+        def arrive(work_s: float = float(work_s), at_s: float = at_s) -> None:
+            processor.run(Thread(processor.group()), Job(work_s, 1.0, lambda: responses.append(engine.now_s - at_s)))
+
+        engine.call_later(at_s, arrive)
+    engine.run()
+    assert float(np.mean(responses[jobs // 10 :])) == pytest.approx(mean_s / (1.0 - load), rel=0.06)
+
+
+@pytest.mark.parametrize("quota_cores", [0.25, 0.5, 1.0])
+def test_a_quota_is_what_a_group_gets_on_average_and_no_more_in_a_period(quota_cores: float) -> None:
+    engine = HeapEngine()
+    processor = Processor(engine, 2.0)
+    group = processor.group(quota_cores)
+    threads = [Thread(group) for _ in range(2)]
+    done = count()
+    for thread in threads:
+        for _ in range(400):
+            processor.run(thread, Job(0.01, 1.0, lambda: next(done) and None))
+    free = Thread(processor.group())
+    processor.run(free, Job(1.0, 1.0, lambda: None))
+    engine.call_later(20 * PERIOD_S - 1e-6, engine.stop)
+    engine.run()
+    used_s = sum(thread.busy_s for thread in threads)
+    assert used_s == pytest.approx(quota_cores * 20 * PERIOD_S, rel=0.02)
+    assert free.busy_s == pytest.approx(1.0)
+
+
+def test_work_is_conserved() -> None:
+    generator = np.random.default_rng(1)
+    works = generator.exponential(1.0, 50).tolist()
+    ends = _ends(3.0, works)
+    # Cores idle only when fewer threads than cores are left.
+    assert max(ends) <= sum(works) / 3.0 + max(works)
+    assert max(ends) >= sum(works) / 3.0
+
+
+@pytest.mark.parametrize("cores", [0.0, -1.0])
+def test_a_processor_has_cores(cores: float) -> None:
+    with pytest.raises(ValueError, match="cores"):
+        Processor(HeapEngine(), cores)
