@@ -153,7 +153,8 @@ class Exchange:
         """Return the own tables' ids of all processes' samples, [n, W B, k], of this process's ids [F, B, k]."""
         _, samples, k = ids.shape
         received = ids.new_empty(self.world, self.own, samples, k)
-        dist.all_to_all_single(received.view(-1), ids[self.order].reshape(-1), self._sizes(self.own * samples * k), self._of_all(samples * k))
+        sent = ids[self.order].reshape(-1)
+        dist.all_to_all_single(received.view(-1), sent, self._sizes(self.own * samples * k), self._of_all(samples * k))
         return received.transpose(0, 1).reshape(self.own, self.world * samples, k)
 
     def embeddings(self, pooled: Tensor) -> Tensor:
