@@ -171,7 +171,8 @@ def measure(dim: int, samples: int, threads: int, rounds: int) -> None:
     for side in sides:
         print(
             f"dim {dim:>3}, threads {threads}, {side:<5}: {samples / medians[side]:>7,.0f} samples/s, "
-            f"{medians['plain'] / medians[side]:.2f} of plain; fastest step {1e3 * best[side]:>6.1f} ms, {best['plain'] / best[side]:.2f} of plain's",
+            f"{medians['plain'] / medians[side]:.2f} of plain; fastest step {1e3 * best[side]:>6.1f} ms, "
+            f"{best['plain'] / best[side]:.2f} of plain's",
             flush=True,
         )
 
