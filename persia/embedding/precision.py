@@ -107,6 +107,20 @@ def decode(arrays: tuple[Array, ...], wire: str, out: Array | None = None) -> np
     return values
 
 
+def is_encoded(arrays: tuple[Array, ...], wire: str, shape: tuple[int, ...]) -> bool:
+    """Return whether `encode` could have made these arrays of float32 values of a shape.
+
+    Raises:
+        ValueError: Unknown wire format.
+    """
+    _check(wire)
+    if len(arrays) != (2 if wire == "fp16-scaled" else 1):
+        return False
+    if arrays[0].dtype != (np.float32 if wire == "fp32" else np.float16) or arrays[0].shape != shape:
+        return False
+    return wire != "fp16-scaled" or (arrays[1].dtype == np.float32 and arrays[1].shape == (blocks(arrays[0].size),))
+
+
 def blocks(count_values: int) -> int:
     """Return how many blocks that many values make."""
     return -(-count_values // BLOCK_VALUES)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from persia.embedding.pooling import scatter_raw
-from persia.embedding.precision import decode, encode
+from persia.embedding.precision import decode, encode, is_encoded
 from persia.runtime.applied import AppliedLog
 from persia.runtime.checkpoint import write_shard
 from persia.runtime.driver import Action, Driver, Listener
@@ -127,7 +127,7 @@ class Server:
 
     def _update(self, message: Message) -> None:
         each = len(message.arrays) // max(1, len(self._plan.groups))
-        if not self._keys_are_sound(message.arrays, each):
+        if not (self._keys_are_sound(message.arrays, each) and self._gradients_are_sound(message.arrays, each)):
             return
         batch = message.number
         if batch not in self._schedule.updates_seen:
@@ -143,6 +143,15 @@ class Server:
         if not sound:
             self._records.counts["refused_messages"] += 1
         return sound
+
+    def _gradients_are_sound(self, arrays: Sequence[Array], each: int) -> bool:
+        """Return whether every table's keys have their gradients; an update that lacks some is counted and dropped."""
+        for place, group in enumerate(self._plan.groups):
+            keys, *gradients = arrays[place * each : (place + 1) * each]
+            if not is_encoded(tuple(gradients), self._wire, (len(keys), group.dim)):
+                self._records.counts["refused_messages"] += 1
+                return False
+        return True
 
     # --- lookups ----------------------------------------------------------------------------------------------
 

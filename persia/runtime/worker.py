@@ -13,7 +13,7 @@ import numpy as np
 
 from persia.embedding.plan import GroupPlan, check_bags, plan_group
 from persia.embedding.pooling import gather_raw, pool, scatter_raw, unpool
-from persia.embedding.precision import decode, encode
+from persia.embedding.precision import decode, encode, is_encoded
 from persia.runtime.driver import Action, Deadlines, Driver, Listener
 from persia.runtime.plan import Group, Plan
 from persia.runtime.records import Records
@@ -129,25 +129,56 @@ class Worker:
 
     def _gradients(self, message: Message) -> None:
         work = self._work.setdefault(message.number, _Work())
+        if not self._gradients_are_sound(work, message.arrays):
+            self._records.counts["refused_messages"] += 1
+            self._drop_unless_kept(message.number)
+            return
         work.gradients = message.arrays
         self._driver.tell(GradientsArrived(message.number))
         self._drop_unless_kept(message.number)
 
+    def _gradients_are_sound(self, work: _Work, arrays: Sequence[Array]) -> bool:
+        """Return whether these are every group's gradients of the batch, as far as its bags are known."""
+        each = len(arrays) // len(self._plan.groups)
+        for place, group in enumerate(self._plan.groups):
+            some = tuple(arrays[place * each : (place + 1) * each])
+            if group.pooling != "raw":
+                shape: tuple[int, ...] = (self._plan.batch_size, group.features, group.dim)
+            elif work.bags is not None:
+                shape = (len(work.bags[place][0]), group.dim)
+            else:
+                shape = (len(some[0]) if some and some[0].ndim else 0, group.dim)
+            if not is_encoded(some, self._to_rank, shape):
+                return False
+        return len(arrays) == each * len(self._plan.groups)
+
     def _rows(self, message: Message) -> None:
         batch, server = message.number, message.index
-        self._asked.stop((batch, server))
         work = self._work.get(batch)
-        if work is not None and work.plans is not None and work.rows:
-            self._take_rows(work, server, message.arrays)
+        if work is None or work.plans is None or not work.rows:
+            self._asked.stop((batch, server))
+        elif self._take_rows(work, server, message.arrays):
+            self._asked.stop((batch, server))
             self._driver.tell(RowsArrived(batch, server))
 
-    def _take_rows(self, work: _Work, server: int, arrays: Sequence[Array]) -> None:
-        """Put one server's rows where the plan wants them; every group takes as many arrays as its wire format has."""
+    def _take_rows(self, work: _Work, server: int, arrays: Sequence[Array]) -> bool:
+        """Put one server's rows where the plan wants them; every group takes as many arrays as its wire format has.
+
+        Where they are not those that were asked for, count and drop them and return False.
+        """
         assert work.plans is not None
         each = len(arrays) // len(work.plans)
-        for place, (plan, rows) in enumerate(zip(work.plans, work.rows, strict=True)):
-            part = rows[plan.starts[server] : plan.starts[server + 1]]
-            decode(tuple(arrays[place * each : (place + 1) * each]), self._to_servers, part)
+        sent = [tuple(arrays[place * each : (place + 1) * each]) for place in range(len(work.plans))]
+        parts = [_part(plan, rows, server) for plan, rows in zip(work.plans, work.rows, strict=True)]
+        if not all(is_encoded(some, self._to_servers, part.shape) for some, part in zip(sent, parts, strict=True)):
+            self._records.counts["refused_messages"] += 1
+            return False
+        for place, (some, part) in enumerate(zip(sent, parts, strict=True)):
+            if self._plan.servers == 1:
+                work.rows[place] = decode(some, self._to_servers)  # all rows are here: they need not be copied together
+            else:
+                decode(some, self._to_servers, part)
+        return True
 
     def _updated(self, message: Message) -> None:
         self._asked.stop((message.number, message.index))
@@ -290,8 +321,9 @@ class Worker:
         work, missing = self._peeks.get(message.number, (None, set()))
         if work is None or message.index not in missing:
             return
+        if not self._take_rows(work, message.index, message.arrays):
+            return
         missing.remove(message.index)
-        self._take_rows(work, message.index, message.arrays)
         if not missing:
             del self._peeks[message.number]
             self._driver.mailbox.send("nn_worker", 0, Kind.POOLED_PEEK, message.number, self._pooled(work, message.extra))
