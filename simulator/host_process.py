@@ -39,7 +39,7 @@ class HostDriving(Driving):
     """Events, jobs and messages of processes that share one machine."""
 
     _processor: Processor
-    _costs: JobCosts
+    costs: JobCosts
     _noise: Noise
     _links: dict[tuple[str, str], Link]
     _made: list[Job]
@@ -59,17 +59,32 @@ class HostDriving(Driving):
         """Let the process's own thread work, as a part of what it is carrying out."""
         self._made.append(self._work(process, work_s, then, *args))
 
-    def _send(
+    def send(
         self, source: HostProcess, target: HostProcess, size_bytes: float, pack_s: float, take_s: float, then: Then, *args: Any
     ) -> None:
         """Send a message as a part of what `source` is carrying out; `then(*args)` when `target` has taken it."""
         self._do(source, pack_s, self._transfer, source, target, size_bytes, take_s, then, args)
 
+    def send_next(
+        self, source: HostProcess, target: HostProcess, size_bytes: float, pack_s: float, take_s: float, then: Then, *args: Any
+    ) -> None:
+        """Send a message before all else that `source` has to do: for what the job that is just ending has led to."""
+        self._processor.run_next(source.main, [self._work(source, pack_s, self._transfer, source, target, size_bytes, take_s, then, args)])
+
+    @property
+    def now_s(self) -> float:
+        """Return the simulated time."""
+        return self._engine.now_s
+
+    def call_later(self, delay_s: float, then: Then, *args: Any) -> None:
+        """Call `then(*args)` later."""
+        self._engine.call_later(delay_s, then, *args)
+
     def _transfer(
         self, source: HostProcess, target: HostProcess, size_bytes: float, take_s: float, then: Then, args: tuple[Any, ...]
     ) -> None:
         """Move the bytes: both ends' threads work, side by side; a limited link between them lets them through in time."""
-        half_s = 0.5 * self._costs.transfer_s(size_bytes)
+        half_s = 0.5 * self.costs.transfer_s(size_bytes)
         left = [2]
 
         def moved() -> None:
@@ -83,16 +98,16 @@ class HostDriving(Driving):
     def _delay_s(self, source: str, target: str, size_bytes: float) -> float:
         link = self._links.get((source, target))
         if link is None:
-            return self._costs.wake_s
+            return self.costs.wake_s
         now_s = self._engine.now_s
-        return link.send(now_s, size_bytes) - now_s + self._costs.wake_s
+        return link.send(now_s, size_bytes) - now_s + self.costs.wake_s
 
     def _arrive(self, target: HostProcess, take_s: float, then: Then, args: tuple[Any, ...]) -> None:
         self._processor.run(target.main, self._work(target, take_s, then, *args))
 
-    def _report(self, process: HostProcess, then: Then, args: tuple[Any, ...]) -> None:
+    def report(self, process: HostProcess, then: Then, args: tuple[Any, ...]) -> None:
         """Work beside is done: the process's own thread hears of it."""
-        self._engine.call_later(self._costs.wake_s, self._arrive, process, self._costs.post_s, then, args)
+        self._engine.call_later(self.costs.wake_s, self._arrive, process, self.costs.post_s, then, args)
 
 
 def limited_links(scenario: Scenario) -> dict[tuple[str, str], Link]:

@@ -24,6 +24,7 @@ from simulator.costs import batch_costs, dense_costs
 from simulator.engine import Engine
 from simulator.hardware import Cluster
 from simulator.host_costs import JobCosts, job_costs
+from simulator.host_emulated import EmulatedRanks
 from simulator.host_process import HostDriving, HostProcess, Then, limited_links
 from simulator.processor import Job, Processor, Thread
 from simulator.recorder import Recorder
@@ -56,10 +57,10 @@ class HostSimulation(HostDriving):
         self.cluster = cluster
         self.batch = batch_costs(scenario, profile)
         self.dense = dense_costs(scenario, catalog, profile)
-        self._costs: JobCosts = job_costs(scenario, profile)
+        self.costs: JobCosts = job_costs(scenario, profile)
         self._noise = Noise(stream(seed, "cpu"), scenario.simulation.step_noise_cv)
         self._reduction = header.rank.reduction
-        self._processor = Processor(engine, self._costs.cores)
+        self._processor = Processor(engine, self.costs.cores)
         counts = {name: cluster.tiers[name].processes for name in ("loader", "embedding_worker", "parameter_server", "nn_worker")}
         self._loaders = self._processes(
             "loader", [LoaderSchedule(loader_limits(header.loader, i)) for i in range(counts["loader"])], scenario
@@ -80,6 +81,7 @@ class HostSimulation(HostDriving):
         self._joined: list[tuple[int, int, float]] = []  # rank, batch, since: who waits in the step's collective
         self._at_barrier = 0
         self._exchanged: dict[int, int] = {}  # batch -> servers that have answered
+        self._emulated = self._emulated_ranks()
         self._last_done_s = [0.0] * len(self._ranks)
         self._since_s: dict[tuple[str, int], float] = {}
         self._updates = 0
@@ -89,12 +91,18 @@ class HostSimulation(HostDriving):
 
     def _processes(self, role: str, schedules: Sequence[Any], scenario: Scenario) -> list[HostProcess]:
         quota = scenario.tier(role).cpu_quota
-        slowdown = self._costs.slowdown[role]
+        slowdown = self.costs.slowdown[role]
         made = []
         for index, schedule in enumerate(schedules):
             group = self._processor.group() if quota is None else self._processor.group(quota)
             made.append(HostProcess(role, index, schedule, group, slowdown))
         return made
+
+    def _emulated_ranks(self) -> EmulatedRanks | None:
+        if self.dense.emulated is None:
+            return None
+        step_s = self.dense.step_s(self._reduction, len(self._ranks))
+        return EmulatedRanks(self, self._ranks, step_s, meets=self._reduction is not Reduction.NONE, done=self._trained)
 
     def start(self) -> None:
         """Wake every loader: the first batches are read."""
@@ -135,44 +143,44 @@ class HostSimulation(HostDriving):
 
     def _read_batch(self, index: int, command: m.ReadBatch) -> None:
         loader = self._loaders[index]
-        self._do(loader, self._costs.read_s, self._tell, loader, m.BatchRead(command.batch))
+        self._do(loader, self.costs.read_s, self._tell, loader, m.BatchRead(command.batch))
 
     def _send_batch(self, index: int, command: m.SendBatch) -> None:
-        c, loader, batch = self._costs, self._loaders[index], command.batch
+        c, loader, batch = self.costs, self._loaders[index], command.batch
         worker, rank = self._workers[command.worker], self._ranks[command.rank]
-        self._send(loader, worker, c.features_bytes, c.send_features_s, c.take_features_s, self._tell, worker, m.FeaturesArrived(batch))
-        self._send(loader, rank, c.samples_bytes, c.send_samples_s, c.take_samples_s, self._tell, rank, m.BatchArrived(batch))
+        self.send(loader, worker, c.features_bytes, c.send_features_s, c.take_features_s, self._tell, worker, m.FeaturesArrived(batch))
+        self.send(loader, rank, c.samples_bytes, c.send_samples_s, c.take_samples_s, self._tell, rank, m.BatchArrived(batch))
 
     # --- embedding worker -------------------------------------------------------------------------------------
 
     def _fan_out_lookup(self, index: int, command: m.FanOutLookup) -> None:
-        c, worker, batch = self._costs, self._workers[index], command.batch
+        c, worker, batch = self.costs, self._workers[index], command.batch
         self._do(worker, c.dedup_s, _done)
         for server in self._servers:
-            self._send(worker, server, c.keys_bytes, c.ask_s, c.request_s, self._tell, server, m.LookupQueued(batch))
+            self.send(worker, server, c.keys_bytes, c.ask_s, c.request_s, self._tell, server, m.LookupQueued(batch))
 
     def _reply_rows(self, index: int, command: m.ReplyRows) -> None:
-        c, worker, batch = self._costs, self._workers[index], command.batch
+        c, worker, batch = self.costs, self._workers[index], command.batch
         rank = self._ranks[batch % len(self._ranks)]
         self._do(worker, c.pool_s, _done)
-        self._send(worker, rank, c.pooled_bytes, c.send_pooled_s, c.take_pooled_s, self._looked_up, rank, batch)
+        self.send(worker, rank, c.pooled_bytes, c.send_pooled_s, c.take_pooled_s, self._looked_up, rank, batch)
 
     def _fan_out_update(self, index: int, command: m.FanOutUpdate) -> None:
-        c, worker, batch = self._costs, self._workers[index], command.batch
+        c, worker, batch = self.costs, self._workers[index], command.batch
         self._do(worker, c.unpool_s, _done)
         for server in self._servers:
-            self._send(
+            self.send(
                 worker, server, c.keys_bytes + c.rows_bytes, c.send_update_s, c.request_update_s, self._tell, server, m.UpdateQueued(batch)
             )
 
     def _reply_ack(self, index: int, command: m.ReplyAck) -> None:
-        c, worker, batch = self._costs, self._workers[index], command.batch
+        c, worker, batch = self.costs, self._workers[index], command.batch
         rank = self._ranks[batch % len(self._ranks)]
-        self._send(worker, rank, 0.0, c.worker_message_s, c.rank_message_s, self._pushed, rank, batch)
+        self.send(worker, rank, 0.0, c.worker_message_s, c.rank_message_s, self._pushed, rank, batch)
 
     def _grant_credit(self, index: int, command: m.GrantCredit) -> None:
-        c, loader = self._costs, self._loaders[command.batch % len(self._loaders)]
-        self._send(
+        c, loader = self.costs, self._loaders[command.batch % len(self._loaders)]
+        self.send(
             self._workers[index], loader, 0.0, c.worker_message_s, c.loader_message_s, self._tell, loader, m.CreditGranted(command.batch)
         )
 
@@ -181,17 +189,17 @@ class HostSimulation(HostDriving):
     def _serve_lookup(self, index: int, command: m.ServeLookup) -> None:
         server, batch = self._servers[index], command.batch
         self._staleness[index].looked_up(batch, server.schedule.version)
-        self._serve(server, self._costs.lookup_s * self._share[batch % DRAWS][index], self._served, index, batch)
+        self._serve(server, self.costs.lookup_s * self._share[batch % DRAWS][index], self._served, index, batch)
 
     def _serve(self, server: HostProcess, work_s: float, then: Then, *args: Any) -> None:
         """Work on the tables: on the process's own thread, or with more service slots on one beside it."""
         if server.schedule.limits.service_slots == 1:
             self._do(server, work_s, then, *args)
         else:
-            self._processor.run(Thread(server.main.group), self._work(server, work_s, self._report, server, then, args))
+            self._processor.run(Thread(server.main.group), self._work(server, work_s, self.report, server, then, args))
 
     def _served(self, index: int, batch: int) -> None:
-        c, server = self._costs, self._servers[index]
+        c, server = self.costs, self._servers[index]
         worker = self._workers[batch % len(self._workers)]
         self._tell(server, m.LookupServed(batch))
         job = self._work(
@@ -209,9 +217,9 @@ class HostSimulation(HostDriving):
 
     def _apply(self, index: int, batches: tuple[int, ...]) -> None:
         server = self._servers[index]
-        work_s = sum(self._costs.update_s * self._share[batch % DRAWS][index] for batch in batches)
+        work_s = sum(self.costs.update_s * self._share[batch % DRAWS][index] for batch in batches)
         if len(batches) > 1:
-            work_s = work_s / len(batches) * self._costs.distinct_in_step + self._costs.gather_s * len(batches)
+            work_s = work_s / len(batches) * self.costs.distinct_in_step + self.costs.gather_s * len(batches)
         self._serve(server, work_s, self._applied, index, batches)
 
     def _applied(self, index: int, batches: tuple[int, ...]) -> None:
@@ -225,19 +233,19 @@ class HostSimulation(HostDriving):
             self._tell(server, m.UpdateApplied(batch))
 
     def _acknowledge(self, index: int, command: m.Acknowledge) -> None:
-        c, worker = self._costs, self._workers[command.batch % len(self._workers)]
-        self._send(
+        c, worker = self.costs, self._workers[command.batch % len(self._workers)]
+        self.send(
             self._servers[index], worker, 0.0, c.reply_update_s, c.take_ack_s, self._tell, worker, m.UpdateAcked(command.batch, index)
         )
 
     # --- NN worker --------------------------------------------------------------------------------------------
 
     def _lookup(self, index: int, command: m.Lookup) -> None:
-        c, rank, batch = self._costs, self._ranks[index], command.batch
+        c, rank, batch = self.costs, self._ranks[index], command.batch
         self.recorder.in_flight.append(len(self.ranks[index].permits))
         self._since_s["lookup", batch] = self._engine.now_s
         worker = self._workers[batch % len(self._workers)]
-        self._send(rank, worker, 0.0, c.rank_message_s, c.worker_message_s, self._tell, worker, m.LookupAsked(batch))
+        self.send(rank, worker, 0.0, c.rank_message_s, c.worker_message_s, self._tell, worker, m.LookupAsked(batch))
 
     def _looked_up(self, rank: HostProcess, batch: int) -> None:
         self._end_span("lookup", 0, rank, batch)
@@ -255,8 +263,12 @@ class HostSimulation(HostDriving):
     def _train(self, index: int, command: m.TrainDense) -> None:
         rank, now_s = self._ranks[index], self._engine.now_s
         self.recorder.parts[0] += now_s - self._last_done_s[index]
+        if self._emulated is not None:
+            self._emulated.begin(index, command.batch, now_s)
+            return
         then = self._reduce if self._reduction is not Reduction.NONE and len(self._ranks) > 1 else self._finish_training
-        self._processor.run(rank.beside, self._work(rank, self._costs.train_s, then, index, command.batch, now_s))
+        job = self._work(rank, self.costs.train_s, then, index, command.batch, now_s)
+        self._engine.call_later(self.costs.wake_s, self._processor.run, rank.beside, job)
 
     def _reduce(self, index: int, batch: int, since_s: float) -> None:
         """Forward and backward are done: the collective begins when the last rank joins it."""
@@ -270,15 +282,15 @@ class HostSimulation(HostDriving):
             left[0] -= 1
             if left[0] == 0:
                 for each in joined:
-                    self._engine.call_later(self._costs.reduce_delay_s, self._finish_training, *each)
+                    self._engine.call_later(self.costs.reduce_delay_s, self._finish_training, *each)
 
         for rank, _, _ in joined:
             process = self._ranks[rank]
-            self._processor.run(Thread(process.main.group), self._work(process, self._costs.reduce_s, reduced))
+            self._processor.run(Thread(process.main.group), self._work(process, self.costs.reduce_s, reduced))
 
     def _finish_training(self, index: int, batch: int, since_s: float) -> None:
         rank = self._ranks[index]
-        job = self._work(rank, self._costs.optimizer_s, self._report, rank, self._trained, (index, batch, since_s))
+        job = self._work(rank, self.costs.optimizer_s, self.report, rank, self._trained, (index, batch, since_s))
         if rank.beside.job is None:
             self._processor.run(rank.beside, job)
         else:
@@ -295,10 +307,10 @@ class HostSimulation(HostDriving):
         self._tell(rank, m.DenseDone(batch))
 
     def _push(self, index: int, command: m.Push) -> None:
-        c, rank, batch = self._costs, self._ranks[index], command.batch
+        c, rank, batch = self.costs, self._ranks[index], command.batch
         self._since_s["push", batch] = self._engine.now_s
         worker = self._workers[batch % len(self._workers)]
-        self._send(rank, worker, c.pooled_bytes, c.send_gradients_s, c.take_gradients_s, self._tell, worker, m.GradientsArrived(batch))
+        self.send(rank, worker, c.pooled_bytes, c.send_gradients_s, c.take_gradients_s, self._tell, worker, m.GradientsArrived(batch))
 
     def _pushed(self, rank: HostProcess, batch: int) -> None:
         self._end_span("push", 2, rank, batch)
@@ -309,18 +321,18 @@ class HostSimulation(HostDriving):
         self._processor.run_next(rank.main, made)
 
     def _commit(self, rank: HostProcess, batch: int) -> None:
-        c, loader = self._costs, self._loaders[batch % len(self._loaders)]
-        self._send(rank, loader, 0.0, c.rank_message_s, c.loader_message_s, self._tell, loader, m.BatchCommitted(batch))
+        c, loader = self.costs, self._loaders[batch % len(self._loaders)]
+        self.send(rank, loader, 0.0, c.rank_message_s, c.loader_message_s, self._tell, loader, m.BatchCommitted(batch))
 
     def _exchange(self, index: int, command: m.ExchangeDense) -> None:
         """Send every server its slice of the dense gradient; each applies it at once and answers with fresh parameters."""
-        c, rank, batch = self._costs, self._ranks[index], command.batch
+        c, rank, batch = self.costs, self._ranks[index], command.batch
         self._exchanged[batch] = 0
         for server in self._servers:
-            self._send(rank, server, c.slice_bytes, c.exchange_s, c.dense_update_s, self._dense_updated, index, server, batch)
+            self.send(rank, server, c.slice_bytes, c.exchange_s, c.dense_update_s, self._dense_updated, index, server, batch)
 
     def _dense_updated(self, index: int, server: HostProcess, batch: int) -> None:
-        c, rank = self._costs, self._ranks[index]
+        c, rank = self.costs, self._ranks[index]
         self._transfer(server, rank, c.slice_bytes, c.exchange_s, self._parameters_here, (index, batch))
 
     def _parameters_here(self, index: int, batch: int) -> None:
@@ -331,18 +343,18 @@ class HostSimulation(HostDriving):
 
     def _enter_barrier(self, index: int, command: m.EnterBarrier) -> None:
         """Rank 0 counts; the last one lets all go on."""
-        c, first, step = self._costs, self._ranks[0], command.step
+        c, first, step = self.costs, self._ranks[0], command.step
         if index == 0:
             self._do(first, 0.0, self._entered, step)
         else:
-            self._send(self._ranks[index], first, 0.0, c.rank_message_s, c.rank_message_s, self._entered, step)
+            self.send(self._ranks[index], first, 0.0, c.rank_message_s, c.rank_message_s, self._entered, step)
 
     def _entered(self, step: int) -> None:
         self._at_barrier += 1
         if self._at_barrier < len(self._ranks):
             return
         self._at_barrier = 0
-        c, first = self._costs, self._ranks[0]
+        c, first = self.costs, self._ranks[0]
         jobs = [
             self._work(
                 first, c.rank_message_s, self._transfer, first, rank, 0.0, c.rank_message_s, self._tell, (rank, m.BarrierPassed(step))
@@ -352,7 +364,7 @@ class HostSimulation(HostDriving):
         self._processor.run_next(first.main, [*jobs, self._work(first, 0.0, self._tell, first, m.BarrierPassed(step))])
 
     def _save_checkpoint(self, index: int, command: m.SaveCheckpoint) -> None:
-        self._engine.call_later(self._costs.snapshot_s, self._tell, self._ranks[index], m.CheckpointSaved(command.step))
+        self._engine.call_later(self.costs.snapshot_s, self._tell, self._ranks[index], m.CheckpointSaved(command.step))
 
     # --- measuring --------------------------------------------------------------------------------------------
 

@@ -22,9 +22,10 @@ from persia.runtime.rig import Measured, Rig, open_rig
 from persia.runtime.rig_pieces import busy_neighbour, draw_seconds_per_id, gather_seconds, reduce_seconds
 from persia.scenario import Scenario, load_scenario
 from simulator.calibration.design import Point, points
+from simulator.calibration.equations import PointTimes, equations, wait_s
 from simulator.calibration.fit import Fitted, fit
-from simulator.calibration.store import Calibrated, default_profile_path, write_profile
-from simulator.host_costs import Quantities, Terms, quantities, stage_terms
+from simulator.calibration.store import Calibrated, default_profile_path, write_points, write_profile
+from simulator.host_costs import Terms, quantities
 
 _POINTS = 36
 _NEIGHBOUR_POINTS = 6
@@ -34,19 +35,17 @@ _SECONDS = 0.8
 _HOPS = 10.0  # a batch of mode sync waits for eight messages and two threads, one after another
 _REDUCTIONS = {"overlapped": "hybrid", "after_backward": "naive-hybrid"}
 _REDUCE_DIMS = (8, 128)
-Equations = dict[str, list[tuple[Terms, float]]]
 
 
 @dataclass(slots=True)
 class _Findings:
     """What the points have shown."""
 
-    equations: Equations = field(default_factory=lambda: defaultdict(list))
-    waits_s: list[float] = field(default_factory=list)
+    points: list[PointTimes] = field(default_factory=list)
     background_cores: list[float] = field(default_factory=list)
     slowdown: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    resident_gib: dict[str, float] = field(default_factory=dict)
     drift: list[float] = field(default_factory=list)  # logarithms of ratios
-    quantities: list[Quantities] = field(default_factory=list)
 
 
 def run(*, out: Path | None, as_json: bool, batch_sizes: Sequence[int] | None) -> ExitCode:
@@ -59,15 +58,16 @@ def run(*, out: Path | None, as_json: bool, batch_sizes: Sequence[int] | None) -
             findings = _measure_points(rig, plan, progress)
         extra = {**_reduction(), **_gathering(), "host.loader.draw_s_per_id": draw_seconds_per_id()}
         progress(1.0)
-    fitted = {stage: fit(equations) for stage, equations in findings.equations.items()}
+    fitted = {stage: fit(each) for stage, each in equations(findings.points).items()}
     calibrated = Calibrated(
         fitted=fitted,
         extra={**extra, **_host(findings)},
-        quantities=findings.quantities,
+        quantities=[point.quantities for point in findings.points],
         machine=machine_facts(),
         seconds=time.monotonic() - began_s,
     )
     write_profile(path, calibrated)
+    write_points(path.with_suffix(".points.json"), findings.points)
     _print(path, calibrated, fitted, as_json)
     return ExitCode.OK
 
@@ -120,7 +120,10 @@ def _measure_points(rig: Rig, plan: Sequence[Point], progress: Callable[[float],
     for number, point in enumerate(plan):
         scenario = rig_scenario(point.overrides)
         measured = _measure(rig, scenario)
-        _note_point(findings, scenario, measured)
+        findings.points.append(
+            PointTimes(quantities=quantities(scenario), thread_s=measured.thread_s, span_s=measured.span_s, step_s=measured.step_s)
+        )
+        findings.background_cores.append(measured.coordinator_cores)
         alone.append((scenario, measured))
         progress((number + 1) / total)
     with busy_neighbour():
@@ -133,6 +136,7 @@ def _measure_points(rig: Rig, plan: Sequence[Point], progress: Callable[[float],
         again = _measure(rig, scenario)
         findings.drift.append(log(sum(again.thread_s.values()) / sum(measured.thread_s.values())))
         progress((len(plan) + _NEIGHBOUR_POINTS + number + 1) / total)
+    findings.resident_gib = rig.resident_gib()
     return findings
 
 
@@ -144,51 +148,23 @@ def _role_s(measured: Measured, role: str) -> float:
     return sum(seconds for (of, _), seconds in measured.thread_s.items() if of == role)
 
 
-def _note_point(findings: _Findings, scenario: Scenario, measured: Measured) -> None:
-    """Turn a point into an equation for each stage."""
-    q = quantities(scenario)
-    findings.quantities.append(q)
-    thread, span = measured.thread_s, measured.span_s
-    worker = sum(span.get(stage, 0.0) for stage in ("dedup", "pool", "un-pool"))
-    server = sum(span.get(stage, 0.0) for stage in ("lookup", "update", "dense update"))
-    seconds = {
-        "loader": thread["loader", "main"],
-        **{stage: span.get(stage, 0.0) for stage in ("dedup", "pool", "un-pool", "lookup", "update", "dense update")},
-        "worker rest": max(0.0, thread["embedding_worker", "main"] - worker),
-        "server rest": max(0.0, thread["parameter_server", "main"] - server),
-        "train": thread["nn_worker", "other"],
-        "rank rest": thread["nn_worker", "main"],
-        "io": sum(spent for (role, kind), spent in thread.items() if kind == "io" or (kind == "other" and role != "nn_worker")),
-    }
-    for stage, terms in stage_terms(q).items():
-        if any(terms.values()):
-            findings.equations[stage].append((terms, seconds[stage]))
-    findings.background_cores.append(measured.coordinator_cores)
-    if not q.dense_on_servers and q.servers == 1:
-        own_s = (
-            thread["embedding_worker", "main"]
-            + thread["parameter_server", "main"]
-            + thread["nn_worker", "main"]
-            + thread["nn_worker", "other"]
-        )
-        io_s = 0.5 * sum(spent for (role, kind), spent in thread.items() if kind == "io" and role != "loader")
-        findings.waits_s.append((measured.step_s - own_s - io_s) / _HOPS)
-
-
 def _host(findings: _Findings) -> dict[str, float]:
     quota = core_quota()
+    waits_s = [wait for wait in (wait_s(point, _HOPS) for point in findings.points) if wait is not None]
     found = {
         "host.cores": quota,
         "host.background_cores": median(findings.background_cores),
-        "host.wake_s": max(0.0, median(findings.waits_s)),
+        "host.wake_s": max(0.0, median(waits_s)),
     }
     found["host.drift"] = sqrt(fmean([each**2 for each in findings.drift]))
+    fixed = {"loader": "loader", "embedding_worker": "worker", "parameter_server": "server", "nn_worker": "rank"}
+    found |= {f"{fixed[role]}.fixed_gib": gib for role, gib in findings.resident_gib.items()}
     return found | {f"host.slowdown.{role}": max(1.0, median(ratios)) for role, ratios in findings.slowdown.items()}
 
 
 def _reduction() -> dict[str, float]:
     """Return what the all-reduce of dense gradients costs a rank, per step, hop and byte."""
-    equations: list[tuple[Terms, float]] = []
+    steps: list[tuple[Terms, float]] = []
     waits_s: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         paths: dict[str, tuple[str, Scenario]] = {}
@@ -209,10 +185,10 @@ def _reduction() -> dict[str, float]:
                     "host.reduce.s_per_hop": 2.0 * (ranks - 1),
                     "host.reduce.s_per_byte": moved_bytes,
                 }
-                equations.append((terms, max(1e-6, line["cpu_s"])))
+                steps.append((terms, max(1e-6, line["cpu_s"])))
                 if ranks == 2:  # more would wait for a core as well
                     waits_s.append(max(0.0, line["wall_s"] - line["cpu_s"]) / 2.0)
-    fitted = fit(equations)
+    fitted = fit(steps)
     names = (
         "host.reduce.overlapped_s_per_step",
         "host.reduce.after_backward_s_per_step",
@@ -225,6 +201,6 @@ def _reduction() -> dict[str, float]:
 def _gathering() -> dict[str, float]:
     """Return what summing a step's gradients in a server costs, per row and per value of one batch."""
     names = ("host.server.gather_s_per_row", "host.server.gather_s_per_value")
-    equations = [(dict(zip(names, (float(rows), float(rows * dim)), strict=True)), seconds) for rows, dim, seconds in gather_seconds()]
-    fitted = fit(equations)
+    sums = [(dict(zip(names, (float(rows), float(rows * dim)), strict=True)), seconds) for rows, dim, seconds in gather_seconds()]
+    fitted = fit(sums)
     return {name: fitted.constants.get(name, 0.0) for name in names}

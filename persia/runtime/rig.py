@@ -136,6 +136,14 @@ class Rig:
                 attempt.measure(warm_batches, batches, seconds)
         return _measured(np.array(outcome.trained_s) + session.began_at_s, samples, Path(session.attempt), warm_batches, session.began_at_s)
 
+    def resident_gib(self) -> dict[str, float]:
+        """Return the memory of each role's process as it stands, in GiB."""
+        page_bytes = os.sysconf("SC_PAGE_SIZE")
+        found = {}
+        for (role, _), pid in self.processes.pids().items():
+            found[role] = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * page_bytes / 2.0**30
+        return found
+
     def close(self) -> None:
         """End the processes."""
         self.processes.close()

@@ -54,8 +54,8 @@ def main(rank: int, ranks: int, store: str, scenarios: list[str]) -> None:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     opened = open_store(store)
     for number, path in enumerate(scenarios):
-        plan = make_plan(load_scenario(path))
-        alone_cpu_s, alone_wall_s = _seconds(Trainer(plan, rank, "cpu"), plan)
+        alone, plan = (make_plan(load_scenario(path, [f"cluster.tiers.nn_worker.processes_per_machine={count}"])) for count in (1, ranks))
+        alone_cpu_s, alone_wall_s = _seconds(Trainer(alone, rank, "cpu"), alone)
         trainer = Trainer(plan, rank, "cpu")
         trainer.join(PrefixStore(f"reduce-{number}", opened), rank)
         dist.barrier()

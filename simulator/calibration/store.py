@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import yaml
 
 from persia.scenario import load_profile
+from simulator.calibration.equations import PointTimes
 from simulator.calibration.fit import Fitted, interval
 from simulator.host_costs import Quantities
 
@@ -47,9 +49,42 @@ def default_profile_path() -> Path:
 
 def write_profile(path: Path, calibrated: Calibrated) -> None:
     """Write the profile, whole or not at all; raises OSError."""
+    _write(path, yaml.safe_dump(_tree(calibrated), sort_keys=False, width=160, allow_unicode=True))
+
+
+def write_points(path: Path, points: Sequence[PointTimes]) -> None:
+    """Write what was measured at each point beside the profile: whoever doubts a fit can make it again."""
+    rows = [
+        {
+            "quantities": asdict(point.quantities),
+            "step_s": point.step_s,
+            "thread_s": {f"{role}/{kind}": spent for (role, kind), spent in point.thread_s.items()},
+            "span_s": dict(point.span_s),
+        }
+        for point in points
+    ]
+    _write(path, json.dumps(rows, indent=1) + "\n")
+
+
+def read_points(path: Path) -> list[PointTimes]:
+    """Return what `write_points` has written."""
+    return [
+        PointTimes(
+            quantities=Quantities(**row["quantities"]),
+            step_s=row["step_s"],
+            thread_s={
+                (role, kind): spent for (role, _, kind), spent in ((key.partition("/"), value) for key, value in row["thread_s"].items())
+            },
+            span_s=row["span_s"],
+        )
+        for row in json.loads(path.read_text(encoding="utf-8"))
+    ]
+
+
+def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(yaml.safe_dump(_tree(calibrated), sort_keys=False, width=160, allow_unicode=True), encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     partial.replace(path)
 
 

@@ -27,7 +27,7 @@ def predict(scenario: Scenario) -> tuple[World, Interval, SimulationResult]:
 
 def predicted_interval(result: SimulationResult) -> Interval:
     """Return the interval that should hold the measured throughput with 90 %, in samples/s."""
-    return result.throughput.samples_per_s
+    return result.throughput.samples_per_s if result.prediction is None else result.prediction.interval
 
 
 def simulated_world(result: SimulationResult) -> World:
