@@ -47,21 +47,25 @@ def _verdict(case: CaseResult, *, of: str) -> Text:
 
 def _throughput(cases: list[CaseResult]) -> Table:
     """Return measured and simulated samples/s with the half-widths of their 95 % intervals, and the errors of step times."""
-    table = _table("Throughput, samples/s, and step time", "Case|Mode|Measured|±|Simulated|±|Error|p50|p95|p99|In 90 %", 2)
+    table = _table(
+        "Throughput, samples/s, with errors in %, those of the step time too",
+        "Case|Mode|Measured|±%|Simulated|±%|Error|p50|p95|p99|In 90 %",
+        2,
+    )
     for case in cases:
         both = case.worlds
         if both is None or case.error_pct is None:
             table.add_row(case.name, case.mode, *[""] * 9, _verdict(case, of="throughput"))
             continue
-        speeds = [text for world in both for text in (f"{world.samples_per_s.mean:,.0f}", f"{100 * half_width(world.samples_per_s):.1f} %")]
-        steps = [f"{case.step_time_error_pct[name]:+.0f} %" for name in QUANTILES]
+        speeds = [text for world in both for text in (f"{world.samples_per_s.mean:,.0f}", f"{100 * half_width(world.samples_per_s):.1f}")]
+        steps = [f"{case.step_time_error_pct[name]:+.0f}" for name in QUANTILES]
         mark = "noisy" if case.disturbed else ""
         verdict = _verdict(case, of="throughput")
         table.add_row(
             case.name,
             case.mode,
             *speeds,
-            f"{case.error_pct:+.1f} %",
+            f"{case.error_pct:+.1f}",
             *steps,
             "yes" if case.covered else "no",
             verdict if verdict else Text(mark),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -115,24 +116,38 @@ def _measure(scenario: Scenario, outcome: Outcome, attempt: Path) -> RealRun:
     ends_s = ends_s[warmup - 1 :]
     version: Counter[int] = Counter()
     spans = []
+    lookups: list[Span] = []
+    pushes: list[Span] = []
     for record in _records(attempt):
         if isinstance(record, StalenessRecord):
             if ends_s[0] < record.applied_s <= ends_s[-1]:
                 version[record.version] += 1
-        elif ends_s[0] <= record.start_s and record.end_s <= ends_s[-1]:
+            continue
+        if record.tier == "nn_worker" and record.name in ("lookup", "push"):
+            (lookups if record.name == "lookup" else pushes).append(record)
+        if ends_s[0] <= record.start_s and record.end_s <= ends_s[-1]:
             spans.append(record)
     result = result_json(scenario, outcome, digest=log_digest(attempt))
-    in_flight = Counter(
-        {int(value): int(count) for value, count in (result["staleness"]["in_flight"] or {"histogram": {}})["histogram"].items()}
-    )
     return RealRun(
         samples_per_s=interval,
         gaps_s=[end_s - start_s for start_s, end_s in pairwise(ends_s)],
         version=version,
-        in_flight=in_flight,
+        in_flight=in_flight_at_lookups(lookups, pushes, ends_s[0], ends_s[-1]),
         spans=spans,
         facts=shared_facts(result),
     )
+
+
+def in_flight_at_lookups(lookups: Sequence[Span], pushes: Sequence[Span], start_s: float, end_s: float) -> Counter[int]:
+    """Return the histogram of a rank's batches under way, itself included, at each lookup that begins between the two times."""
+    found: Counter[int] = Counter()
+    for rank in {span.index for span in lookups}:
+        begun_s = sorted(span.start_s for span in lookups if span.index == rank)
+        pushed_s = sorted(span.end_s for span in pushes if span.index == rank)
+        for number, at_s in enumerate(begun_s, start=1):
+            if start_s <= at_s <= end_s:
+                found[number - bisect_right(pushed_s, at_s)] += 1
+    return found
 
 
 def _records(attempt: Path) -> Iterator[Record]:
