@@ -26,7 +26,8 @@ Lane = tuple[str, str]
 
 
 def chosen(spans: Sequence[Span], ranks: int) -> list[Span]:
-    """Return the spans of the first successive batches of one rank that went through most stages."""
+    """Return the spans of the first successive batches of one rank that went through most stages; reading runs far ahead of them."""
+    spans = [span for span in spans if span.tier != "loader"]
     by_batch: dict[int, list[Span]] = {}
     for span in spans:
         if span.batch % max(1, ranks) == min(each.batch % max(1, ranks) for each in spans):
@@ -42,6 +43,8 @@ def draw_two_timelines(case: CaseResult, ranks: int, *, name: str) -> Drawing | 
     if both is None or not both[0].spans or not both[1].spans:
         return None
     worlds = [chosen(world.spans, ranks) for world in both]
+    if not all(worlds):
+        return None
     lanes = sorted({stage_of(span) for spans in worlds for span in spans}, key=_order)
     height_in = len(lanes) * (BATCHES * SLOT_IN + LANE_GAP_IN)
     return draw(

@@ -65,15 +65,6 @@ def _accuracy(sheet: Sheet, ran: Done) -> None:
         face = LIGHT["paper"] if missed else LIGHT[role]
         dot = axes.plot([x.mean], [y.mean], marker="o", markersize=7, markerfacecolor=face, markeredgecolor=LIGHT[role])[0]
         sheet.tip(dot, f"{case.name}, {case.mode}: measured {rate(x.mean)}, simulated {rate(y.mean)}, {case.error_pct:+.1f} %")
-        if missed:
-            axes.annotate(
-                f"{case.name} {case.error_pct:+.0f} %",
-                (x.mean, y.mean),
-                (8, -3),
-                textcoords="offset points",
-                fontsize=7,
-                color=LIGHT["warn"],
-            )
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.grid(color=LIGHT["rule"], linewidth=0.7)
