@@ -274,11 +274,15 @@ def validate(
     overrides: Overrides = None,
     report: Annotated[bool, typer.Option("--report", help="Write the page and its figures into a run directory.")] = False,
     again: Annotated[
-        Path | None, typer.Option("--from", metavar="FILE", help="Run nothing: take the result.json of an earlier validation.")
+        Path | None,
+        typer.Option(
+            "--from", metavar="FILE", help="Run nothing: take the result.json of an earlier validation; with --profile, predict anew."
+        ),
     ] = None,
     ablation: Annotated[
-        Path | None, typer.Option("--ablation", metavar="FILE", help="Rows for the page: errors with a piece of physics left out.")
-    ] = None,
+        bool, typer.Option("--ablation", help="Predict again with each piece of physics left out: what it is worth.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Use a profile that was measured on another machine.")] = False,
     out: Out = None,
     as_json: AsJson = False,
 ) -> ExitCode:
@@ -307,6 +311,7 @@ def validate(
             report=report,
             again=again,
             ablation=ablation,
+            force=force,
             out=out,
             as_json=as_json,
         )

@@ -212,6 +212,7 @@ class JobCosts:
 
     cores: float
     slowdown: Mapping[str, float]  # of each role's work while other cores are busy
+    noise_cv: float  # of each job's time
     wake_s: float
     post_s: float  # what another thread of a process has done, heard by its own
     io_s_per_message: float
@@ -289,6 +290,7 @@ def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
     return JobCosts(
         cores=profile["host.cores"] - profile["host.background_cores"],
         slowdown={role: profile[f"host.slowdown.{role}"] for role in ("loader", "embedding_worker", "parameter_server", "nn_worker")},
+        noise_cv=profile["host.noise_cv"],
         wake_s=profile["host.wake_s"],
         post_s=rank_message_s,
         io_s_per_message=profile["host.io.s_per_message"],

@@ -83,24 +83,24 @@ class HostDriving(Driving):
     def _transfer(
         self, source: HostProcess, target: HostProcess, size_bytes: float, take_s: float, then: Then, args: tuple[Any, ...]
     ) -> None:
-        """Move the bytes: both ends' threads work, side by side; a limited link between them lets them through in time."""
+        """Move the bytes: the sender's thread works, then the receiver's; a limited link between them lets them through in time."""
         half_s = 0.5 * self.costs.transfer_s(size_bytes)
-        left = [2]
 
-        def moved() -> None:
-            left[0] -= 1
-            if left[0] == 0:
-                self._engine.call_later(self._delay_s(source.role, target.role, size_bytes), self._arrive, target, take_s, then, args)
+        def sent() -> None:
+            self._engine.call_later(self._link_s(source.role, target.role, size_bytes), receive)
 
-        for process in (source, target):
-            self._processor.run(process.io, self._work(process, half_s, moved))
+        def receive() -> None:
+            self._processor.run(target.io, self._work(target, half_s, received))
 
-    def _delay_s(self, source: str, target: str, size_bytes: float) -> float:
+        def received() -> None:
+            self._engine.call_later(self.costs.wake_s, self._arrive, target, take_s, then, args)
+
+        self._processor.run(source.io, self._work(source, half_s, sent))
+
+    def _link_s(self, source: str, target: str, size_bytes: float) -> float:
         link = self._links.get((source, target))
-        if link is None:
-            return self.costs.wake_s
         now_s = self._engine.now_s
-        return link.send(now_s, size_bytes) - now_s + self.costs.wake_s
+        return 0.0 if link is None else link.send(now_s, size_bytes) - now_s
 
     def _arrive(self, target: HostProcess, take_s: float, then: Then, args: tuple[Any, ...]) -> None:
         self._processor.run(target.main, self._work(target, take_s, then, *args))

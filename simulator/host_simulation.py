@@ -58,7 +58,7 @@ class HostSimulation(HostDriving):
         self.batch = batch_costs(scenario, profile)
         self.dense = dense_costs(scenario, catalog, profile)
         self.costs: JobCosts = job_costs(scenario, profile)
-        self._noise = Noise(stream(seed, "cpu"), scenario.simulation.step_noise_cv)
+        self._noise = Noise(stream(seed, "cpu"), self.costs.noise_cv)
         self._reduction = header.rank.reduction
         self._processor = Processor(engine, self.costs.cores)
         counts = {name: cluster.tiers[name].processes for name in ("loader", "embedding_worker", "parameter_server", "nn_worker")}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.resources import files
 from math import log, sqrt
 from pathlib import Path
 from statistics import fmean, median
+from time import monotonic, sleep
 
 from persia.commands.exits import ExitCode, Failure, note
 from persia.commands.fingerprint import core_quota, machine_facts
@@ -19,7 +20,7 @@ from persia.commands.progress import progress_bar
 from persia.commands.simulate import resolved_yaml
 from persia.runtime.interrupts import Interrupts
 from persia.runtime.rig import Measured, Rig, open_rig
-from persia.runtime.rig_pieces import busy_neighbour, draw_seconds_per_id, gather_seconds, reduce_seconds
+from persia.runtime.rig_pieces import draw_seconds_per_id, gather_seconds, reduce_seconds
 from persia.scenario import Scenario, load_scenario
 from simulator.calibration.design import Point, points
 from simulator.calibration.equations import PointTimes, equations, wait_s
@@ -27,11 +28,11 @@ from simulator.calibration.fit import Fitted, fit
 from simulator.calibration.store import Calibrated, default_profile_path, write_points, write_profile
 from simulator.host_costs import Terms, quantities
 
-_POINTS = 36
-_NEIGHBOUR_POINTS = 6
-_AGAIN_POINTS = 4  # measured once more at the end: how far the machine has drifted
+_POINTS = 40
+_TWIN_POINTS = 7  # measured again, alone and beside a second rig that works on the same
+_TWIN_SECONDS, _TWIN_WARM_S = 2.5, 1.2
 _DISTINCT, _WARM, _FEWEST = 8, 12, 4
-_SECONDS = 0.8
+_SECONDS = 0.7
 _HOPS = 10.0  # a batch of mode sync waits for eight messages and two threads, one after another
 _REDUCTIONS = {"overlapped": "hybrid", "after_backward": "naive-hybrid"}
 _REDUCE_DIMS = (8, 128)
@@ -44,30 +45,31 @@ class _Findings:
     points: list[PointTimes] = field(default_factory=list)
     background_cores: list[float] = field(default_factory=list)
     slowdown: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    noise_cv: list[float] = field(default_factory=list)
     resident_gib: dict[str, float] = field(default_factory=dict)
     drift: list[float] = field(default_factory=list)  # logarithms of ratios
 
 
 def run(*, out: Path | None, as_json: bool, batch_sizes: Sequence[int] | None) -> ExitCode:
     """Measure, fit, write; print where the profile is and how well its constants explain what was measured."""
-    began_s = time.monotonic()
+    began_s = monotonic()
     path = default_profile_path() if out is None else out
     plan = points(_POINTS, batch_sizes)
     with Interrupts() as interrupts, progress_bar("calibrating") as progress:
-        with open_rig(interrupts) as rig:
-            findings = _measure_points(rig, plan, progress)
+        with open_rig(interrupts) as rig, open_rig(interrupts) as twin:
+            findings = _measure_points(rig, twin, plan, progress)
         extra = {**_reduction(), **_gathering(), "host.loader.draw_s_per_id": draw_seconds_per_id()}
         progress(1.0)
+    write_points(path.with_suffix(".points.json"), findings.points)
     fitted = {stage: fit(each) for stage, each in equations(findings.points).items()}
     calibrated = Calibrated(
         fitted=fitted,
         extra={**extra, **_host(findings)},
         quantities=[point.quantities for point in findings.points],
         machine=machine_facts(),
-        seconds=time.monotonic() - began_s,
+        seconds=monotonic() - began_s,
     )
     write_profile(path, calibrated)
-    write_points(path.with_suffix(".points.json"), findings.points)
     _print(path, calibrated, fitted, as_json)
     return ExitCode.OK
 
@@ -113,9 +115,9 @@ def rig_scenario(overrides: Sequence[str]) -> Scenario:
     return load_scenario(base, [*common, f"workload.data.distinct_batches={_DISTINCT}", *overrides])
 
 
-def _measure_points(rig: Rig, plan: Sequence[Point], progress: Callable[[float], None]) -> _Findings:
+def _measure_points(rig: Rig, twin: Rig, plan: Sequence[Point], progress: Callable[[float], None]) -> _Findings:
     findings = _Findings()
-    total = len(plan) + _NEIGHBOUR_POINTS + _AGAIN_POINTS + 4
+    total = len(plan) + 3 * _TWIN_POINTS + 4
     alone: list[tuple[Scenario, Measured]] = []
     for number, point in enumerate(plan):
         scenario = rig_scenario(point.overrides)
@@ -124,24 +126,32 @@ def _measure_points(rig: Rig, plan: Sequence[Point], progress: Callable[[float],
             PointTimes(quantities=quantities(scenario), thread_s=measured.thread_s, span_s=measured.span_s, step_s=measured.step_s)
         )
         findings.background_cores.append(measured.coordinator_cores)
+        findings.noise_cv.append(measured.noise_cv)
         alone.append((scenario, measured))
         progress((number + 1) / total)
-    with busy_neighbour():
-        for number, (scenario, measured) in enumerate(alone[:: max(1, len(alone) // _NEIGHBOUR_POINTS)][:_NEIGHBOUR_POINTS]):
-            beside = _measure(rig, scenario)
-            for role in ("loader", "embedding_worker", "parameter_server", "nn_worker"):
-                findings.slowdown[role].append(_role_s(beside, role) / _role_s(measured, role))
-            progress((len(plan) + number + 1) / total)
-    for number, (scenario, measured) in enumerate(alone[1 :: max(1, len(alone) // _AGAIN_POINTS)][:_AGAIN_POINTS]):
-        again = _measure(rig, scenario)
-        findings.drift.append(log(sum(again.thread_s.values()) / sum(measured.thread_s.values())))
-        progress((len(plan) + _NEIGHBOUR_POINTS + number + 1) / total)
+    for number, (scenario, measured) in enumerate(alone[:: max(1, len(alone) // _TWIN_POINTS)][:_TWIN_POINTS]):
+        _note_twin(findings, rig, twin, scenario, measured)
+        progress((len(plan) + 3 * (number + 1)) / total)
     findings.resident_gib = rig.resident_gib()
     return findings
 
 
-def _measure(rig: Rig, scenario: Scenario) -> Measured:
-    return rig.measure(scenario, resolved_yaml(scenario), warm_batches=_WARM, batches=_FEWEST, seconds=_SECONDS)
+def _note_twin(findings: _Findings, rig: Rig, twin: Rig, scenario: Scenario, earlier: Measured) -> None:
+    """Measure a point while a second rig works on the same, before and after that alone, so that the machine's drift cancels out."""
+    before = _measure(rig, scenario)
+    with ThreadPoolExecutor(1) as beside:
+        working = beside.submit(_measure, twin, scenario, seconds=_TWIN_SECONDS)
+        sleep(_TWIN_WARM_S)
+        together = _measure(rig, scenario)
+        working.result()
+    after = _measure(rig, scenario)
+    for role in ("loader", "embedding_worker", "parameter_server", "nn_worker"):
+        findings.slowdown[role].append(2.0 * _role_s(together, role) / (_role_s(before, role) + _role_s(after, role)))
+    findings.drift.append(log(sum(after.thread_s.values()) / sum(earlier.thread_s.values())))
+
+
+def _measure(rig: Rig, scenario: Scenario, *, seconds: float = _SECONDS) -> Measured:
+    return rig.measure(scenario, resolved_yaml(scenario), warm_batches=_WARM, batches=_FEWEST, seconds=seconds)
 
 
 def _role_s(measured: Measured, role: str) -> float:
@@ -154,6 +164,7 @@ def _host(findings: _Findings) -> dict[str, float]:
     found = {
         "host.cores": quota,
         "host.background_cores": median(findings.background_cores),
+        "host.noise_cv": median(findings.noise_cv),
         "host.wake_s": max(0.0, median(waits_s)),
     }
     found["host.drift"] = sqrt(fmean([each**2 for each in findings.drift]))

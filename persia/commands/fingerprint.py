@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from persia.scenario import Profile
+
 _PACKAGES = ("numpy", "numba", "pyzmq", "torch")
 _GIB = 2.0**30
 
@@ -27,6 +29,20 @@ def machine_facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
     }
+
+
+def differences(profile: Profile) -> list[str]:
+    """Return in what a calibrated profile's machine and libraries differ from these; nothing for one of literature."""
+    if profile.machine is None:
+        return []
+    here, there = machine_facts(), profile.machine
+    pairs = [
+        ("processor", there.cpu, str(here["cpu"])),
+        ("cores", str(there.cores), str(here["cores"])),
+        ("Python", there.python, here["python"]),
+    ]
+    pairs += [(name, there.packages.get(name, "none"), str(version)) for name, version in here["packages"].items()]
+    return [f"{name} {then}, here {now}" for name, then, now in pairs if then != now]
 
 
 def _cpu() -> str | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,20 +15,22 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from persia.commands.exits import ExitCode, Failure, note
-from persia.commands.fingerprint import machine_facts
+from persia.commands.fingerprint import differences, machine_facts
 from persia.commands.output import print_json, print_text
 from persia.commands.run_directory import RunDirectory
 from persia.commands.simulate import command_line
-from persia.commands.validation import Limits, Setting, Show, check_options, validate_cases
+from persia.commands.validation import Keep, Limits, Setting, Show, check_options, validate_cases
 from persia.runtime.coordinator import Options
-from persia.scenario import load_profile, load_scenario
+from persia.scenario import Scenario, load_profile, load_scenario
 from persia.scenario.errors import did_you_mean
 from persia.scenario.packaged import looks_like_path
 from persia.trace import Clock, write_trace
 from reports.validation_page import write_validation
 from reports.validation_terminal import validation_tables
+from simulator.calibration.store import default_profile_path
+from simulator.validation.ablation import ablate, predict_again
 from simulator.validation.cases import Case, draw, grid
-from simulator.validation.result import Ablation, Validation
+from simulator.validation.result import CaseResult, Validation
 from simulator.validation.serial import from_json, to_json
 
 _MOST_DRAWN = 1000
@@ -51,7 +53,8 @@ class Asked:
     overrides: Sequence[str]
     report: bool
     again: Path | None
-    ablation: Path | None
+    ablation: bool
+    force: bool
     out: Path | None
     as_json: bool
 
@@ -59,27 +62,26 @@ class Asked:
 def run(asked: Asked) -> ExitCode:
     """Run the cases, print how far apart the worlds are; exit 1 where one is too far."""
     check_options(asked.limits, asked.device)
-    ablation = _ablation(asked.ablation)
     if asked.again is not None:
-        return _finish(asked, _directory(asked), lambda: _read(asked, ablation))
+        return _finish(asked, _directory(asked), lambda keep: _read(asked))
     kind, cases, seed = _cases(asked)
-    profile = _profile(asked.profile)
+    profile = _profile(asked)
     for case in cases:
         case.scenario([*asked.overrides, f"simulation.profile={profile}"])  # a mistake is said before anything runs
     setting = Setting(overrides=asked.overrides, profile=profile, options=Options(device=asked.device, save=False), limits=asked.limits)
 
-    def measure() -> Validation:
+    def measure(keep: Keep) -> Validation:
         with _bar([case.name for case in cases]) as show:
-            validation = validate_cases(cases, setting, kind=kind, machine=machine_facts(), seed=seed, show=show)
-        return replace(validation, ablation=ablation)
+            validation = validate_cases(cases, setting, kind=kind, machine=machine_facts(), seed=seed, show=show, keep=keep)
+        return _ablated(validation, asked, profile)
 
     return _finish(asked, _directory(asked), measure)
 
 
-def _finish(asked: Asked, place: AbstractContextManager[RunDirectory | None], make: Callable[[], Validation]) -> ExitCode:
+def _finish(asked: Asked, place: AbstractContextManager[RunDirectory | None], make: Callable[[Keep], Validation]) -> ExitCode:
     """Make the validation, write what is asked for into the run directory, print."""
     with place as directory:
-        validation = make()
+        validation = make(partial(_keep, directory))
         if directory is not None:
             _write(directory, validation, report=asked.report)
     if asked.as_json:
@@ -89,6 +91,12 @@ def _finish(asked: Asked, place: AbstractContextManager[RunDirectory | None], ma
     if directory is not None:
         note(f"The validation is in {directory.path}{'/report.html' if asked.report else ''}")
     return ExitCode.OK if validation.passed else ExitCode.GATE_FAILED
+
+
+def _keep(directory: RunDirectory | None, validation: Validation) -> None:
+    """Leave what is measured so far, that an interrupted validation is not lost."""
+    if directory is not None:
+        directory.write_json("result.json", to_json(validation))
 
 
 def _write(directory: RunDirectory, validation: Validation, *, report: bool) -> None:
@@ -106,24 +114,32 @@ def _write(directory: RunDirectory, validation: Validation, *, report: bool) -> 
                 write_trace(folder / f"{name}.jsonl", world.spans, clock=clock, scenario=case.name)
 
 
-def _read(asked: Asked, ablation: Sequence[Ablation]) -> Validation:
-    """Return an earlier validation, with the ablation that is given now, if one is."""
+def _read(asked: Asked) -> Validation:
+    """Return an earlier validation; with a profile its predictions are made anew, the measurements stay."""
     assert asked.again is not None
     try:
         validation = from_json(json.loads(asked.again.read_text(encoding="utf-8")))
     except (KeyError, TypeError, ValueError) as error:
         raise Failure(ExitCode.USAGE, f"{asked.again} is not the result.json of a validation: {error}") from error
-    return replace(validation, ablation=ablation) if ablation else validation
+    if asked.profile is None and not asked.ablation:
+        return validation
+    profile = _profile(asked)
+    return _ablated(predict_again(validation, partial(_scenario_again, asked), Path(profile)), asked, profile)
 
 
-def _ablation(path: Path | None) -> list[Ablation]:
-    """Return the rows of a JSON file {"ablation": [{name, mape_pct, max_error_pct}]}."""
-    if path is None:
-        return []
-    try:
-        return [Ablation(**row) for row in json.loads(path.read_text(encoding="utf-8"))["ablation"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise Failure(ExitCode.USAGE, f'{path}: expected {{"ablation": [{{"name", "mape_pct", "max_error_pct"}}]}}: {error}') from error
+def _ablated(validation: Validation, asked: Asked, profile: str) -> Validation:
+    """Return the validation with the errors that each piece of physics is worth, where they are asked for."""
+    if not asked.ablation:
+        return validation
+    if not looks_like_path(profile):
+        raise Failure(ExitCode.USAGE, "--ablation leaves physics out of a calibrated profile: give --profile FILE, or calibrate first.")
+    return replace(validation, ablation=ablate(validation, partial(_scenario_again, asked), Path(profile)))
+
+
+def _scenario_again(asked: Asked, case: CaseResult, settings: Sequence[str]) -> Scenario:
+    base = {name: source for source in asked.sources for name in [load_scenario(source).name]}.get(case.name)
+    made = Case(name=case.name, settings=case.settings) if base is None else Case(name=case.name, settings=case.settings, base=base)
+    return made.scenario([*asked.overrides, *settings])
 
 
 def _cases(asked: Asked) -> tuple[str, list[Case], int | None]:
@@ -165,25 +181,21 @@ def _only(cases: list[Case], only: str | None) -> list[Case]:
     return [by_name[name] for name in chosen]
 
 
-def _profile(given: str | None) -> str:
-    """Return the profile that predicts: the one given, else this machine's."""
-    if given is not None:
-        load_profile(given)
-        return str(Path(given).resolve()) if looks_like_path(given) else given
+def _profile(asked: Asked) -> str:
+    """Return the profile that predicts: the one given, else this machine's; one of another machine is refused unless forced."""
     path = default_profile_path()
-    if not path.is_file():
+    given = str(path) if asked.profile is None else asked.profile
+    if asked.profile is None and not path.is_file():
         raise Failure(
-            ExitCode.USAGE,
-            f"this machine has no calibrated profile ({path}): run `persia calibrate` first, or give --profile NAME_OR_PATH.",
+            ExitCode.USAGE, f"there is no calibration of this machine at {path}: run `persia calibrate` first, or name one with --profile."
         )
-    load_profile(str(path))
-    return str(path)
-
-
-def default_profile_path() -> Path:
-    """Return where `persia calibrate` leaves this machine's profile."""
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "persia" / "profile.yaml"
+    strangeness = differences(load_profile(given))
+    if strangeness and not asked.force:
+        said = "; ".join(strangeness)
+        raise Failure(
+            ExitCode.USAGE, f"{given} was measured elsewhere: {said}. Run `persia calibrate` here, or use it all the same with --force."
+        )
+    return str(Path(given).resolve()) if looks_like_path(given) else given
 
 
 def _directory(asked: Asked) -> AbstractContextManager[RunDirectory | None]:

@@ -25,6 +25,9 @@ from simulator.validation.noise import Noise, NoiseCheck
 from simulator.validation.predict import predict
 from simulator.validation.result import CaseResult, Repeat, Validation, World
 
+Keep = Callable[[Validation], None]
+"""Hears of the cases done so far, after each."""
+
 Show = Callable[[int, str, float], None]
 """Hears the case's number, what happens in it, and how far it is, 0..1."""
 
@@ -55,27 +58,29 @@ class Setting:
 
 
 def validate_cases(
-    cases: Sequence[Case], setting: Setting, *, kind: str, machine: dict[str, object], seed: int | None, show: Show
+    cases: Sequence[Case], setting: Setting, *, kind: str, machine: dict[str, object], seed: int | None, show: Show, keep: Keep
 ) -> Validation:
     """Run every case in both worlds; a case that cannot be run is a miss with its reason.
 
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM; nothing runs any more.
     """
-    results = []
-    with Interrupts(ends_process=True) as interrupts, NoiseCheck() as noise:
-        for number, case in enumerate(cases):
-            interrupts.check()
-            results.append(_case(case, setting, noise, interrupts, partial(show, number)))
-    return Validation(
+    validation = Validation(
         kind=kind,
         machine=machine,
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         profile=load_profile(setting.profile).name,
-        cases=results,
+        cases=(),
         seed=seed,
         command=command_line(),
     )
+    with Interrupts(ends_process=True) as interrupts, NoiseCheck() as noise:
+        for number, case in enumerate(cases):
+            interrupts.check()
+            done = _case(case, setting, noise, interrupts, partial(show, number))
+            validation = replace(validation, cases=(*validation.cases, done))
+            keep(validation)
+    return validation
 
 
 def _case(case: Case, setting: Setting, noise: NoiseCheck, interrupts: Interrupts, show: Callable[[str, float], None]) -> CaseResult:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from persia.runtime.checkpoint import Checkpoint, read_dense
 from persia.runtime.evaluation import Evaluation
 from persia.runtime.node import Context, Made
 from persia.runtime.rank import Rank
-from persia.runtime.rendezvous import attempt_store, open_store
+from persia.runtime.rendezvous import attempt_store, open_store, reduce_at
 from persia.runtime.trainer import Trainer
 from persia.schedule.modes import Reduction
 from persia.schedule.rank import RankSchedule
@@ -22,8 +21,7 @@ def make(context: Context) -> Made:
     if session.restore is not None:
         trainer.load(read_dense(Checkpoint.of(Path(session.restore))))
     if session.store is not None and plan.ranks > 1:
-        if session.store.startswith("127.0.0.1:"):
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        reduce_at(session.bind or "127.0.0.1")
         trainer.join(attempt_store(open_store(session.store), session), context.index)
     schedule = RankSchedule(plan.header.rank, context.index, session.first_step)
     driver = context.driver(schedule)

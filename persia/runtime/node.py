@@ -228,6 +228,11 @@ def _die_with(parent: int) -> None:
     os._exit(1)
 
 
+def over_mark(session_path: Path, role: str, index: int) -> Path:
+    """Return the file by which a process that serves more sessions says that it is done with this one."""
+    return session_path.with_name(f"{role}-{index}.over")
+
+
 def main(arguments: list[str]) -> int:
     """Run one process; return its exit code."""
     session_path, role, index, life, parent = arguments
@@ -236,8 +241,10 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format=f"{role} {index}: %(message)s", stream=sys.stderr)
     paths = map(str.strip, iter(sys.stdin.readline, "")) if session_path == "-" else (session_path,)
     try:
-        for path in paths:
-            serve(Session.read(Path(path)), role, int(index), int(life), parent=int(parent))
+        for path in map(Path, paths):
+            serve(Session.read(path), role, int(index), int(life), parent=int(parent))
+            if session_path == "-":
+                over_mark(path, role, int(index)).touch()
     except (*MISTAKES, OSError) as error:
         sys.stderr.write(f"{role} {index}: {error}\n")
         return 1

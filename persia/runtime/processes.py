@@ -65,7 +65,7 @@ class Processes:
                 stdout=errors,
                 stderr=errors,
                 start_new_session=True,
-                env=_environment(),
+                env=child_environment(),
                 pass_fds=self._locks,
             )
         process = Process(role=role, index=index, life=life, popen=popen)
@@ -123,7 +123,7 @@ class Processes:
         return self._folder / f"{role}-{index}.err"
 
 
-def _environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """Return this process's environment, in which the child finds this very package."""
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -5,7 +5,11 @@ Imported only by who needs it, for it imports torch.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import socket
+import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +25,7 @@ from persia.runtime.session import Session
 
 _LOOK_S = 0.05
 _PATIENCE = timedelta(minutes=10)  # for the other processes of a run to come up
+_SIOCGIFADDR = 0x8915  # linux/sockios.h: the IPv4 address of an interface
 
 
 class RendezvousError(RuntimeError):
@@ -119,6 +124,34 @@ def exchange_endpoints(
             raise RendezvousError(f"not all processes of the run have come within {_PATIENCE}: {', '.join(absent)} are missing.")
         time.sleep(_LOOK_S)
     return {peer: [store.get(f"{peer}/{number}").decode() for number in range(count)] for peer, count in counts.items()}
+
+
+def reduce_at(address: str) -> None:
+    """Let gloo reach the other ranks by the interface of this host's address, not by what its host name resolves to.
+
+    `GLOO_SOCKET_IFNAME`, where set, is left alone; so is gloo where no interface has the address.
+    """
+    name = interface_of(address)
+    if name is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+
+
+def interface_of(address: str) -> str | None:
+    """Return the network interface that has this IPv4 address or host name first; None where none has."""
+    try:
+        packed = socket.inet_aton(socket.gethostbyname(address))
+    except OSError:
+        return None
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        for _, name in socket.if_nameindex():
+            try:
+                answer = fcntl.ioctl(any_socket, _SIOCGIFADDR, struct.pack("256s", name.encode()))
+            except OSError:  # an interface without an address
+                continue
+            own = answer[20:24]
+            if own == packed or own[0] == packed[0] == 127:  # the loopback interface has all of 127.0.0.0/8
+                return name
+    return None
 
 
 def cuda_devices() -> int:

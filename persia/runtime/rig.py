@@ -21,9 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from persia.runtime.attempt import Attempt, Options, Outcome
+from persia.runtime.attempt import Attempt, Options, Outcome, RunFailed
 from persia.runtime.coordinator import prepared_session
 from persia.runtime.interrupts import Interrupts
+from persia.runtime.node import over_mark
 from persia.runtime.plan import make_plan
 from persia.runtime.processes import Process, Processes, child_environment
 from persia.runtime.records import TRACES
@@ -32,7 +33,9 @@ from persia.trace import Span, read_trace
 
 _LOOK_S = 0.02
 _PATIENCE_S = 60.0
+_OVER_S = 10.0
 _OWN_THREAD = "main"
+_TRAIN = "train"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,7 @@ class Measured:
     span_s: Mapping[str, float]
     step_s: float
     coordinator_cores: float
+    noise_cv: float
 
 
 class KeptProcesses(Processes):
@@ -57,10 +61,12 @@ class KeptProcesses(Processes):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / "no-session", folder / "errors")
         self._session = folder
+        self._serving: list[tuple[str, int]] = []
 
     def next_session(self, path: Path) -> None:
         """From now on `start` means this session."""
         self._session = path
+        self._serving.clear()
 
     def start(self, role: str, index: int, life: int = 0) -> Process:
         """Tell the role's process of the session; start it where there is none."""
@@ -75,10 +81,16 @@ class KeptProcesses(Processes):
         assert process.popen.stdin is not None
         process.popen.stdin.write(f"{self._session}\n".encode())
         process.popen.stdin.flush()
+        self._serving.append((role, index))
         return process
 
     def end(self, patience_s: float) -> None:
-        """They stay."""
+        """Wait until all are done with the session, their traces whole; they stay."""
+        due_s = time.monotonic() + _OVER_S
+        while not all(over_mark(self._session, *key).exists() for key in self._serving):
+            if time.monotonic() > due_s:
+                raise RunFailed("a process of the rig does not end its session", mistake=False)
+            time.sleep(_LOOK_S / 4)
 
     def kill(self) -> None:
         """They stay."""
@@ -206,15 +218,19 @@ def _measured(trained_s: Any, samples: Sequence[_Sample], attempt: Path, warm_ba
     first, last = inside[0], inside[-1]
     place = np.interp([first[0], last[0]], trained_s, np.arange(len(trained_s)))
     batches = float(place[1] - place[0])
-    spans: dict[str, float] = defaultdict(float)
+    spans: dict[str, list[float]] = defaultdict(list)
     for path in (attempt / TRACES).glob("*.jsonl"):
         for record in read_trace(path):
-            if isinstance(record, Span) and record.tier != "nn_worker" and first[0] <= record.start_s + began_at_s < last[0]:
-                spans[record.name] += record.end_s - record.start_s
+            if not isinstance(record, Span) or not first[0] <= record.start_s + began_at_s < last[0]:
+                continue
+            if record.tier != "nn_worker" or record.name == _TRAIN:
+                spans[record.name].append(record.end_s - record.start_s)
+    train_s = spans.pop(_TRAIN)
     return Measured(
         batches=batches,
         thread_s={key: (seconds - first[1].get(key, 0.0)) / batches for key, seconds in last[1].items()},
-        span_s={name: seconds / batches for name, seconds in spans.items()},
+        span_s={name: sum(seconds) / batches for name, seconds in spans.items()},
         step_s=(last[0] - first[0]) / batches,
         coordinator_cores=(last[2] - first[2]) / (last[0] - first[0]),
+        noise_cv=float(sum(map(np.std, (*spans.values(), train_s))) / sum(map(np.mean, (*spans.values(), train_s)))),
     )

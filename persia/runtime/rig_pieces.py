@@ -1,4 +1,4 @@
-"""Pieces of a run that the rig cannot show alone: the all-reduce, summing a step in a server, drawing IDs; and a busy neighbour."""
+"""Pieces of a run that the rig cannot show alone: the all-reduce, summing a step in a server, and drawing IDs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from os import getpid
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,17 +19,6 @@ from persia.runtime.processes import child_environment
 from persia.runtime.rendezvous import host_store
 
 _GATHER_RANKS = 3
-
-
-@contextmanager
-def busy_neighbour() -> Iterator[None]:
-    """Keep another core busy while the block runs."""
-    process = subprocess.Popen([sys.executable, "-m", "persia.runtime.neighbour", str(getpid())], env=child_environment())
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
 
 
 def reduce_seconds(ranks: int, paths: Sequence[str], folder: str) -> list[dict[str, Any]]:

@@ -20,10 +20,9 @@ _SEED = 20_260_101
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One point: overrides of the rig's scenario, and whether the other core is to be kept busy meanwhile."""
+    """One point: overrides of the rig's scenario."""
 
     overrides: tuple[str, ...]
-    neighbour: bool = False
 
 
 def points(count: int, batch_sizes: Sequence[int] | None = None) -> list[Point]:

@@ -65,8 +65,8 @@ def equations(points: Sequence[PointTimes]) -> Equations:
 def wait_s(point: PointTimes, hops: float) -> float | None:
     """Return how long a message waits for its receiver to wake, or None where the point does not show it.
 
-    In mode sync with one server a batch passes `hops` messages and threads one after another, and only one thread works
-    at a time but for the two that move a message: what a step takes beyond their processor time is waiting.
+    In mode sync with one server a batch passes `hops` messages and threads one after another, and only one thread works at
+    a time: what a step takes beyond their processor time is waiting.
     """
     if point.quantities.dense_on_servers or point.quantities.servers > 1:
         return None
@@ -74,5 +74,5 @@ def wait_s(point: PointTimes, hops: float) -> float | None:
     own_s = sum(
         thread[key] for key in (("embedding_worker", "main"), ("parameter_server", "main"), ("nn_worker", "main"), ("nn_worker", "other"))
     )
-    io_s = 0.5 * sum(spent for (role, kind), spent in thread.items() if kind == "io" and role != "loader")
+    io_s = sum(spent for (role, kind), spent in thread.items() if kind == "io" and role != "loader")
     return (point.step_s - own_s - io_s) / hops

@@ -1,0 +1,79 @@
+"""Predictions made anew for cases that have been measured: from another profile, or with a piece of physics left out."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+
+import yaml
+
+from persia.scenario import Scenario, load_profile
+from simulator.validation.predict import predict
+from simulator.validation.result import Ablation, CaseResult, Validation
+
+ScenarioOf = Callable[[CaseResult, Sequence[str]], Scenario]
+_MANY_CORES = 1000.0
+_OVERHEAD = ("s_per_batch", "s_per_server", "s_per_request", "s_per_message", "wake_s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Without:
+    """A piece of physics: the constants that leave it out, by how their names end, and the settings."""
+
+    name: str
+    constants: Mapping[str, float]
+    overrides: Sequence[str] = ()
+
+
+LEFT_OUT = (
+    _Without(name="nothing", constants={}),
+    _Without(name="host overhead per command and message", constants=dict.fromkeys(_OVERHEAD, 0.0)),
+    _Without(name="sharing of the cores", constants={"host.cores": _MANY_CORES}),
+    _Without(name="popularity skew (IDs uniform)", constants={}, overrides=("model.features[0].zipf=0",)),
+    _Without(
+        name="slower work beside busy cores",
+        constants={f"slowdown.{role}": 1.0 for role in ("loader", "embedding_worker", "parameter_server", "nn_worker")},
+    ),
+)
+
+
+def predict_again(validation: Validation, scenario_of: ScenarioOf, profile: Path) -> Validation:
+    """Return the validation with every measured case predicted from this profile."""
+    cases = [_predicted(case, scenario_of, [f"simulation.profile={profile}"]) for case in validation.cases]
+    return replace(validation, cases=cases, profile=load_profile(str(profile)).name)
+
+
+def ablate(validation: Validation, scenario_of: ScenarioOf, profile: Path) -> list[Ablation]:
+    """Return the errors with each piece of physics left out; the first row leaves out nothing.
+
+    The training of the dense network keeps its constant time: it is no overhead of a command.
+    """
+    rows = []
+    with tempfile.TemporaryDirectory() as place:
+        for number, piece in enumerate(LEFT_OUT):
+            changed = Path(place) / f"without-{number}.yaml"
+            changed.write_text(_changed(profile, piece.constants), encoding="utf-8")
+            settings = [f"simulation.profile={changed}", *piece.overrides]
+            errors = [abs(error) for case in validation.cases if (error := _predicted(case, scenario_of, settings).error_pct) is not None]
+            if errors:
+                rows.append(Ablation(name=piece.name, mape_pct=fmean(errors), max_error_pct=max(errors)))
+    return rows
+
+
+def _predicted(case: CaseResult, scenario_of: ScenarioOf, settings: Sequence[str]) -> CaseResult:
+    if case.measured is None:
+        return case
+    simulated, interval, _ = predict(scenario_of(case, settings))
+    return replace(case, simulated=simulated, predicted=interval)
+
+
+def _changed(profile: Path, constants: Mapping[str, float]) -> str:
+    tree = yaml.safe_load(profile.read_text(encoding="utf-8"))
+    for name, constant in tree["constants"].items():
+        for ending, value in constants.items():
+            if name.startswith("host.") and name.endswith(ending) and "train" not in name:
+                constant["value"] = value
+    return yaml.safe_dump(tree, sort_keys=False)
