@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
@@ -102,6 +103,7 @@ class Mailbox:
         self._thread: int | None = None
         self._open_sockets: set[zmq.Socket[bytes]] = set()
         self.endpoint = ""
+        self._path = ""  # of the inbox's file, from when on it is this mailbox's
         self._refusals = Refusals(f"{role} {index}")
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
@@ -134,6 +136,7 @@ class Mailbox:
             inbox.bind(endpoint)
         except zmq.ZMQError as error:
             raise OSError(error.errno, f"{endpoint}: {error}") from None
+        self._path = path
         last_endpoint = inbox.get(zmq.LAST_ENDPOINT)
         assert isinstance(last_endpoint, bytes)
         self.endpoint = last_endpoint.rstrip(b"\0").decode()
@@ -312,9 +315,11 @@ class Mailbox:
                 return
             self._closed = True
             os.close(self._wake)
+        if self._path:  # ZeroMQ leaves it; while this inbox is open, nobody else's can be there
+            Path(self._path).unlink(missing_ok=True)
         for socket in self._open_sockets:
             socket.close()
-        self._context.term()  # waits for what lingers and for the door; the socket's file is gone then
+        self._context.term()  # waits for what lingers and for the door
 
     def __enter__(self) -> Mailbox:
         return self
