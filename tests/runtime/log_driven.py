@@ -105,8 +105,7 @@ class LogDriven:
         logs = self.run.logs()
         queues = []
         for name, (_, entries) in logs.items():
-            role, _, number = name.rpartition("-")
-            index = int(number)
+            index = int(name.rpartition("-")[2])
             queue: deque[Step] = deque()
             for entry in entries:
                 steps = (self._step_of(index, word) for word in (entry.event, *entry.commands))

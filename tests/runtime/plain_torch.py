@@ -47,7 +47,7 @@ class RowwiseAdagrad(torch.optim.Optimizer):
         for parameter in self.param_groups[0]["params"]:
             total = self.state[parameter].setdefault("sum", torch.zeros_like(parameter[:, :1]))
             total += parameter.grad.square().mean(1, keepdim=True)
-            parameter -= self.param_groups[0]["lr"] * parameter.grad / (total.sqrt() + 1e-10)
+            parameter.sub_(self.param_groups[0]["lr"] * parameter.grad / (total.sqrt() + 1e-10))
 
 
 DENSE_OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adagrad": torch.optim.Adagrad}

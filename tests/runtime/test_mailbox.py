@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import socket
 import signal
+import socket
 import subprocess
 import sys
 import threading
