@@ -1,9 +1,11 @@
 """A machine's processor, shared by all threads that want to run: what a host with fewer cores than runnable threads is.
 
-Each thread does its jobs one after another; all threads that have a job share the cores equally and none gets more than
-one core (egalitarian processor sharing: Kleinrock, "Time-shared systems: a theoretical treatment", JACM 14, 1967), which
-is what Linux's fair scheduler comes to over a few milliseconds.  A job's work is given in seconds on a core whose
-neighbours idle; while other cores are busy it runs slower, by the slowdown of its kind.
+Each thread does its jobs one after another.  Every core has a queue of its own, as Linux's fair scheduler has: a thread that
+wakes goes where the fewest run, its last core where several are alike, and the threads of one core share it equally
+(processor sharing: Kleinrock, "Time-shared systems: a theoretical treatment", JACM 14, 1967).  A thread moves only when
+one core has two more than another; so three threads on two cores do not all run at the same speed, and which of them
+gets a core to itself is chance.  A job's work is given in seconds on a core whose neighbours idle; while other cores are
+busy it runs slower, by the slowdown of its kind.
 
 A group of threads may have a quota, as a control group of Linux has: in every period of `PERIOD_S` it gets so many
 core-seconds, and when they are used up its threads wait for the next period (Turner, Rao and Rao, "CPU bandwidth control
@@ -17,7 +19,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf
+from math import ceil, inf
 from typing import Any
 
 from simulator.engine import Engine
@@ -52,13 +54,15 @@ class Group:
 class Thread:
     """One thread and its queue of jobs; `busy_s` is the processor time it has used."""
 
-    __slots__ = ("busy_s", "group", "job", "jobs", "left_s", "speed")
+    __slots__ = ("busy_s", "core", "group", "job", "jobs", "left_s", "share", "speed")
 
     def __init__(self, group: Group) -> None:
         self.group = group
         self.jobs: deque[Job] = deque()
         self.job: Job | None = None  # under way, or just ending
+        self.core = 0  # on which it runs, or ran last
         self.left_s = 0.0
+        self.share = 0.0  # of a core that it gets now
         self.speed = 0.0  # work done per second now
         self.busy_s = 0.0
 
@@ -67,7 +71,7 @@ class Processor:
     """C cores and the threads that share them."""
 
     def __init__(self, engine: Engine, cores: float) -> None:
-        """`cores` may be a fraction: what other work of the machine leaves.
+        """`cores` may be a fraction: what other work of the machine leaves, of each core alike.
 
         Raises:
             ValueError: no cores.
@@ -77,7 +81,7 @@ class Processor:
         self._engine = engine
         self.cores = cores
         self._running: list[Thread] = []  # those with a job under way
-        self._share = 0.0  # of a core that each of them gets now
+        self._queues: list[list[Thread]] = [[] for _ in range(max(1, ceil(cores)))]  # the same, by core
         self._since_s = 0.0
         self._serial = 0  # of the planned event that counts; older ones are void
         self._groups: list[Group] = []  # those with a quota
@@ -94,26 +98,30 @@ class Processor:
         """Let a thread do a job after those it has; `job.then` is called when it is done."""
         thread.jobs.append(job)
         if thread.job is None:
-            self._catch_up()
-            self._begin_next(thread)
-            self._plan()
+            self._wake(thread)
 
     def run_next(self, thread: Thread, jobs: list[Job]) -> None:
         """Put jobs in front of those a thread has waiting: for what the job that is just ending has led to."""
         thread.jobs.extendleft(reversed(jobs))
         if jobs and thread.job is None:
-            self._catch_up()
-            self._begin_next(thread)
-            self._plan()
+            self._wake(thread)
+
+    def _wake(self, thread: Thread) -> None:
+        self._catch_up()
+        queues = self._queues
+        thread.core = min(range(len(queues)), key=lambda core: (len(queues[core]), core != thread.core))
+        self._begin_next(thread)
+        self._plan()
 
     def _begin_next(self, thread: Thread) -> None:
-        """Take the thread's next job, or let it sleep."""
+        """Take the thread's next job, on the core where it is, or let it sleep."""
         if not thread.jobs:
             thread.job = None
             return
         thread.job = thread.jobs.popleft()
         thread.left_s = thread.job.work_s
         self._running.append(thread)
+        self._queues[thread.core].append(thread)
 
     def _catch_up(self) -> None:
         """Do the work since the last change."""
@@ -121,9 +129,9 @@ class Processor:
         passed_s, self._since_s = now_s - self._since_s, now_s
         if passed_s <= 0.0:
             return
-        used_s = self._share * passed_s
         for thread in self._running:
             if thread.speed > 0.0:
+                used_s = thread.share * passed_s
                 thread.left_s -= thread.speed * passed_s
                 thread.busy_s += used_s
                 thread.group.left_s -= used_s
@@ -136,27 +144,49 @@ class Processor:
         if not self._running:
             return
         self._renew_quotas()
-        runnable = sum(not thread.group.throttled for thread in self._running)
-        self._share = min(1.0, self.cores / max(1, runnable))
-        others = 0.0 if self.cores <= 1.0 else (min(float(runnable), self.cores) - 1.0) / (self.cores - 1.0)
+        self._balance()
+        busy = self._share_out()
+        others = max(0.0, busy - 1.0) / max(1, len(self._queues) - 1)
         next_s = self._quotas_end_s()
         for thread in self._running:
-            if thread.group.throttled or thread.job is None:
+            if thread.share == 0.0 or thread.job is None:
                 thread.speed = 0.0
                 continue
-            thread.speed = self._share / (1.0 + (thread.job.slowdown - 1.0) * max(0.0, others))
+            thread.speed = thread.share / (1.0 + (thread.job.slowdown - 1.0) * others)
             next_s = min(next_s, max(0.0, thread.left_s) / thread.speed)
         self._engine.call_later(next_s, self._change, self._serial)
+
+    def _balance(self) -> None:
+        """Move threads from cores that have two more than another; an idle core takes one that waits."""
+        queues = self._queues
+        while True:
+            most, least = max(queues, key=len), min(queues, key=len)
+            if len(most) - len(least) < 2:
+                return
+            thread = most.pop()
+            thread.core = queues.index(least)
+            least.append(thread)
+
+    def _share_out(self) -> int:
+        """Give every thread its share of its core; return how many cores are busy."""
+        whole = min(1.0, self.cores / len(self._queues))
+        busy = 0
+        for queue in self._queues:
+            runnable = [thread for thread in queue if not thread.group.throttled]
+            busy += bool(runnable)
+            for thread in queue:
+                thread.share = 0.0 if thread.group.throttled else whole / len(runnable)
+        return busy
 
     def _quotas_end_s(self) -> float:
         """Return in how many seconds a quota in use is used up or renewed."""
         end_s = inf
         for group in self._groups:
-            threads = sum(thread.group is group for thread in self._running)
-            if threads:
+            shares = sum(thread.share for thread in self._running if thread.group is group)
+            if shares > 0.0 or group.throttled:
                 end_s = min(end_s, (self._period + 1) * PERIOD_S - self._engine.now_s)
-                if not group.throttled:
-                    end_s = min(end_s, group.left_s / (threads * self._share))
+            if shares > 0.0:
+                end_s = min(end_s, group.left_s / shares)
         return max(0.0, end_s)
 
     def _renew_quotas(self) -> None:
@@ -175,6 +205,7 @@ class Processor:
         ended = [thread for thread in self._running if thread.left_s <= _NOTHING_S]
         for thread in ended:
             self._running.remove(thread)
+            self._queues[thread.core].remove(thread)
         for thread in ended:
             assert thread.job is not None
             thread.job.then(*thread.job.args)

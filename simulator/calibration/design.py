@@ -25,6 +25,9 @@ class Point:
     overrides: tuple[str, ...]
 
 
+_CORNERS = ((100, 4, 1, 8), (4200, 27, 1, 128), (4200, 26, 6, 8))  # samples, features, IDs, dim: the ends of what is covered
+
+
 def points(count: int, batch_sizes: Sequence[int] | None = None) -> list[Point]:
     """Return `count` points; with `batch_sizes` only these are used."""
     generator = np.random.default_rng(_SEED)
@@ -32,7 +35,9 @@ def points(count: int, batch_sizes: Sequence[int] | None = None) -> list[Point]:
     while len(made) < count:
         samples = int(generator.choice(batch_sizes)) if batch_sizes else _log_uniform(generator, 100, 4200)
         features, ids, dim = int(generator.integers(4, 28)), _log_uniform(generator, 1, 41), 4 * _log_uniform(generator, 2, 33)
-        if samples * features * ids > IDS_PER_BATCH_MAX:
+        if not batch_sizes and len(made) < len(_CORNERS):
+            samples, features, ids, dim = _CORNERS[len(made)]
+        elif samples * features * ids > IDS_PER_BATCH_MAX:
             continue
         number = len(made)
         made.append(

@@ -25,9 +25,14 @@ def test_fewer_threads_than_cores_do_not_feel_each_other() -> None:
     assert _ends(4.0, [1.0, 2.0, 3.0]) == pytest.approx([1.0, 2.0, 3.0])
 
 
-def test_threads_share_the_cores_equally_until_one_ends() -> None:
-    # Four jobs on two cores run at half speed; each that ends leaves its share to the others, but none gets more than a core.
-    assert _ends(2.0, [1.0, 1.5, 2.0, 2.5]) == pytest.approx([2.0, 2.75, 3.25, 3.75])
+def test_threads_of_a_core_share_it_equally_until_one_ends() -> None:
+    # Two jobs on each of two cores run at half speed; when one ends, its neighbour has the core to itself.
+    assert _ends(2.0, [1.0, 1.5, 2.0, 2.5]) == pytest.approx([2.0, 3.0, 3.0, 4.0])
+
+
+def test_an_idle_core_takes_a_thread_that_waits() -> None:
+    # Three on two cores: the first core has two. When the second's only thread ends, one of the first's comes over.
+    assert _ends(2.0, [2.0, 1.0, 2.0]) == pytest.approx([1.0, 2.5, 2.5])
 
 
 def test_busy_neighbours_slow_work_down_by_its_factor() -> None:

@@ -1,0 +1,34 @@
+"""The rig on which a machine is measured: real processes, one batch at a time, and the clocks of their threads."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("numba")
+pytest.importorskip("zmq")
+pytest.importorskip("scipy")
+
+from persia.commands.calibrate import rig_scenario
+from persia.commands.simulate import resolved_yaml
+from persia.runtime.interrupts import Interrupts
+from persia.runtime.rig import open_rig
+
+
+def test_processes_stay_from_point_to_point_and_their_clocks_tell_what_a_batch_costs() -> None:
+    small, large = (
+        rig_scenario(("schedule.mode=sync", f"workload.batch_size={size}", "model.features[0].ids_per_sample=10")) for size in (64, 2048)
+    )
+    with Interrupts() as interrupts, open_rig(interrupts) as rig:
+        one = rig.measure(small, resolved_yaml(small), warm_batches=10, batches=4, seconds=0.3)
+        pids = rig.processes.pids()
+        other = rig.measure(large, resolved_yaml(large), warm_batches=10, batches=4, seconds=0.3)
+        assert rig.processes.pids() == pids
+        resident_gib = rig.resident_gib()
+    assert set(resident_gib) == {"loader", "embedding_worker", "parameter_server", "nn_worker"}
+    assert one.batches > 0
+    for key in (("nn_worker", "other"), ("embedding_worker", "main"), ("parameter_server", "main"), ("embedding_worker", "io")):
+        assert 0.0 < one.thread_s[key] < other.thread_s[key], key
+    assert {"dedup", "pool", "un-pool", "lookup", "update"} <= set(other.span_s)
+    assert other.step_s > one.step_s
+    assert other.span_s["update"] <= other.thread_s["parameter_server", "main"] * 1.5

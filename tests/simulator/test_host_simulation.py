@@ -1,0 +1,112 @@
+"""Runs on one shared machine, predicted from a calibrated profile: laws, determinism, replay, quotas and links."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+import yaml
+
+from persia.scenario import Scenario
+from persia.schedule.log import read_log, replay
+from simulator.result import SimulationResult
+from simulator.run import simulate
+from simulator.validation.cases import draw, grid
+
+PROFILE = Path(__file__).with_name("calibrated.yaml")  # what `persia calibrate` wrote on a machine of two cores
+CASES = {case.name: case for case in grid()}
+ONE_OF_EACH_MODE = ("grid-05", "grid-14", "grid-15", "grid-12")
+
+
+def case(name: str, *overrides: str, profile: Path = PROFILE) -> Scenario:
+    return CASES[name].scenario([f"simulation.profile={profile}", *overrides])
+
+
+def run(name: str, *overrides: str, profile: Path = PROFILE, steps: int = 60) -> SimulationResult:
+    return simulate(case(name, *overrides, profile=profile), steps=steps, check_invariants=True)
+
+
+def speed(name: str, *overrides: str, profile: Path = PROFILE) -> float:
+    return run(name, *overrides, profile=profile).throughput.samples_per_s.mean
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH_MODE)
+def test_one_seed_gives_one_digest_on_either_engine(name: str) -> None:
+    assert run(name).digest == run(name, "simulation.engine=heapq").digest
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH_MODE)
+def test_the_log_replays_through_the_core(name: str) -> None:
+    log = io.StringIO()
+    simulate(case(name), steps=20, log=log)
+    log.seek(0)
+    header, entries = read_log(log)
+    assert replay(header, entries) is None
+
+
+def scaled(tmp_path: Path, factor: float) -> Path:
+    """Return a profile in which everything takes `factor` times as long."""
+    tree = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))
+    for name, constant in tree["constants"].items():
+        if constant["unit"].startswith("s") and name.startswith("host."):
+            for key in ("value", "low", "high"):
+                if key in constant:
+                    constant[key] *= factor
+    path = tmp_path / "scaled.yaml"
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH_MODE)
+def test_twice_the_constants_is_half_the_speed_and_the_same_staleness(name: str, tmp_path: Path) -> None:
+    fast, slow = run(name), run(name, profile=scaled(tmp_path, 2.0))
+    assert slow.throughput.samples_per_s.mean == pytest.approx(0.5 * fast.throughput.samples_per_s.mean, rel=1e-6)
+    assert slow.staleness.version.mean == pytest.approx(fast.staleness.version.mean, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["grid-08", "grid-19"])
+def test_twice_the_cores_is_at_most_twice_the_speed_and_no_slower(name: str, tmp_path: Path) -> None:
+    tree = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))
+    tree["constants"]["host.cores"]["value"] *= 2.0
+    wide = tmp_path / "wide.yaml"
+    wide.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    ratio = speed(name, profile=wide) / speed(name)
+    assert 1.2 < ratio < 2.02
+
+
+def test_staleness_is_bounded_by_permits_and_zero_in_sync() -> None:
+    assert run("grid-05").staleness.version.max == 0
+    result = run("grid-19")
+    assert 0 < result.staleness.version.mean < 4 * 16
+
+
+def test_a_servers_quota_bounds_the_speed() -> None:
+    name = "grid-19"  # two servers
+    free = run(name)
+    quota = "cluster.tiers.parameter_server.cpu_quota=0.1"
+    bound = run(name, quota)
+    assert bound.throughput.samples_per_s.mean < 0.8 * free.throughput.samples_per_s.mean
+    used = bound.utilisation["parameter_server"]["cpu"]
+    assert used == pytest.approx(0.1, rel=0.1)
+
+
+def test_a_limited_link_bounds_the_speed() -> None:
+    name = "grid-23"
+    link = "cluster.network.links=[{from: embedding_worker, to: parameter_server, bandwidth: 100Mbps}]"
+    assert speed(name, link) < 0.5 * speed(name)
+
+
+def test_a_prediction_says_how_far_it_may_be_off_and_widens_outside_what_was_measured() -> None:
+    inside = run("grid-15").prediction
+    assert inside is not None
+    assert inside.outside == ()
+    outside = run("grid-15", "model.features[0].ids_per_sample=1", "workload.batch_size=20").prediction
+    assert outside is not None
+    assert outside.outside
+    assert outside.interval.high / outside.interval.low > inside.interval.high / inside.interval.low
+
+
+def test_drawn_cases_can_all_be_predicted() -> None:
+    for each in draw(8, seed=5):
+        assert simulate(each.scenario([f"simulation.profile={PROFILE}"]), steps=20).throughput.samples_per_s.mean > 0
