@@ -23,6 +23,8 @@ DENSE_STATE = {"sgd": 0.0, "adagrad": 1.0, "adam": 2.0}  # fp32 values of optimi
 ACTIVATION_BYTES = {"fp32": 4.0, "tf32": 4.0, "fp16": 2.0, "bf16": 2.0}
 ACCELERATOR_FIXED_GIB = 1.0  # context and libraries on the device; from memory, unverified
 CPU_RANK_FIXED_GIB = 1.0  # the framework of a rank without accelerator, so without a device context; likewise
+EMULATED_RANK_FIXED_GIB = 0.06  # a rank without framework: measured, 1.7 GiB for 32
+EMULATED_VECTORS = 5.0  # fp32 vectors of all dense parameters that an emulated rank of mode async exchanges, of zeros
 
 Parts = dict[str, float]
 
@@ -51,11 +53,15 @@ def memory_fit(scenario: Scenario, catalog: Catalog, profile: Profile) -> tuple[
     device, on_host = _dense_parts(scenario, batch)
     if machines["nn_worker"].accelerator is not None:
         on_host = {}
+    fixed_gib = CPU_RANK_FIXED_GIB if on_host else profile["rank.fixed_gib"]
+    if scenario.simulation.emulated_accelerator is not None:
+        exchanged = sum(dense_layer_parameters(scenario)) if scenario.schedule.mode == "async" else 0.0
+        on_host, fixed_gib = {"dense_vectors": EMULATED_VECTORS * 4.0 * exchanged / GIB}, EMULATED_RANK_FIXED_GIB
     needs = {
         "loader": _Need(parts={"process": profile["loader.fixed_gib"]}, note="process and read-ahead"),
         "embedding_worker": _worker_need(scenario, batch, profile),
         "parameter_server": _server_need(scenario, profile),
-        "nn_worker": _rank_need(scenario, batch, profile, on_host),
+        "nn_worker": _rank_need(scenario, batch, fixed_gib, on_host),
     }
     fits: dict[str, TierMemory] = {}
     excuses: list[Excuse] = []
@@ -133,11 +139,10 @@ def _waiting(scenario: Scenario) -> int:
     return loaders // gcd(loaders, scenario.ranks) * scenario.schedule.input_queue_batches
 
 
-def _rank_need(scenario: Scenario, batch: BatchCosts, profile: Profile, dense: Parts) -> _Need:
+def _rank_need(scenario: Scenario, batch: BatchCosts, fixed_gib: float, dense: Parts) -> _Need:
     """Return what a rank needs in host memory: dense features waiting, pooled embeddings under way, its process."""
     waiting = _waiting(scenario)
     batches = waiting * batch.loader_rank_bytes + scenario.staleness_permits * 2.0 * batch.worker_rank_bytes
-    fixed_gib = CPU_RANK_FIXED_GIB if dense else profile["rank.fixed_gib"]
     parts = {"batches": batches / GIB, "process": fixed_gib, **dense}
     return _Need(parts=parts, note=f"{waiting} batches waiting, {scenario.staleness_permits} with embeddings")
 

@@ -8,8 +8,9 @@ import pytest
 
 from persia.scenario import load_catalog, load_profile, load_scenario
 from simulator.allocatable import allocatable_gib, allocatable_vcpus, nic_bytes_per_s, reserved_gib
+from simulator.costs import dense_layer_parameters
 from simulator.excuse import Excuse, Infeasible
-from simulator.memory import memory_fit
+from simulator.memory import EMULATED_RANK_FIXED_GIB, EMULATED_VECTORS, memory_fit
 from simulator.result import TierMemory
 from simulator.rows import Rows, imbalance_bytes
 
@@ -192,3 +193,14 @@ def test_a_machine_without_a_known_network_rate_is_refused() -> None:
     scenario = load_scenario("persia-100t", ("cluster.tiers.parameter_server.machine_type=m4-ultramem-224",))
     with pytest.raises(Infeasible, match="no network rate of m4-ultramem-224"):
         nic_bytes_per_s(scenario, CATALOG, "parameter_server")
+
+
+def test_an_emulated_rank_holds_no_model_and_no_framework() -> None:
+    wide = "model.dense.layers=[65536, 65536]"
+    for mode, vectors in (("hybrid", 0.0), ("async", EMULATED_VECTORS)):
+        overrides = (wide, f"schedule.mode={mode}")
+        parts = fit("emulated-8", *overrides)[0]["nn_worker"].parts_gib
+        parameters = sum(dense_layer_parameters(load_scenario("emulated-8", overrides)))
+        assert parts["process"] == pytest.approx(8 * EMULATED_RANK_FIXED_GIB)
+        assert parts["dense_vectors"] == pytest.approx(8 * vectors * 4 * parameters / GIB)
+        assert "weights" not in parts
