@@ -229,12 +229,13 @@ def trace(
 def calibrate(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where the profile goes; by default this user's cache.")] = None,
     batch_sizes: Annotated[str | None, typer.Option("--batch-sizes", metavar="N,...", help="Measure only these batch sizes.")] = None,
+    add: Annotated[bool, typer.Option("--add", help="Keep what earlier calibrations have measured: a noisy machine needs more.")] = False,
     as_json: AsJson = False,
 ) -> ExitCode:
     """Measure this machine, in under three minutes, and write the profile from which `validate` and `simulate` predict it."""
     from persia.commands import calibrate as command
 
-    return command.run(out=out, as_json=as_json, batch_sizes=command.read_batch_sizes(batch_sizes))
+    return command.run(out=out, as_json=as_json, batch_sizes=command.read_batch_sizes(batch_sizes), add=add)
 
 
 @verb

@@ -151,19 +151,12 @@ def stage_terms(q: Quantities) -> dict[str, Terms]:
             "host.worker.s_per_pooled_byte": q.pooled_bytes,
             **_by_wire("host.worker.s_per_row_value", q.server_wire, q.row_values),
         },
-        "lookup": {
-            "host.server.lookup_s_per_request": float(q.servers),
-            "host.server.lookup_s_per_row": q.rows,
-            **_by_wire("host.server.lookup_s_per_value", q.server_wire, q.row_values),
-        },
-        "update": {
-            "host.server.update_s_per_request": float(q.servers),
-            "host.server.update_s_per_row": q.rows,
-            **_by_wire("host.server.update_s_per_value", q.server_wire, q.row_values),
-        },
-        "server rest": {
+        "server": {
             "host.server.s_per_request": 2.0 * q.servers,
-            "host.server.s_per_byte": 2.0 * q.servers * (q.keys_bytes + q.rows_bytes),
+            "host.server.s_per_row": q.rows,
+            **_by_wire("host.server.s_per_value", q.server_wire, q.row_values),
+            "host.server.dense_s_per_request": float(q.servers) if q.dense_on_servers else 0.0,
+            "host.server.dense_s_per_parameter": q.parameters if q.dense_on_servers else 0.0,
         },
         "train": {
             "host.rank.train_s_per_batch": 1.0,
@@ -178,10 +171,6 @@ def stage_terms(q: Quantities) -> dict[str, Terms]:
             "host.rank.s_per_byte": 2.0 * q.pooled_bytes + q.samples_bytes,
             "host.rank.exchange_s_per_server": float(q.servers) if q.dense_on_servers else 0.0,
             "host.rank.exchange_s_per_parameter": q.parameters if q.dense_on_servers else 0.0,
-        },
-        "dense update": {
-            "host.server.dense_s_per_request": float(q.servers) if q.dense_on_servers else 0.0,
-            "host.server.dense_s_per_parameter": q.parameters if q.dense_on_servers else 0.0,
         },
         "io": {"host.io.s_per_message": messages(q), "host.io.s_per_byte": bytes_moved(q)},
     }
@@ -211,7 +200,7 @@ class JobCosts:
     """Seconds of each job and bytes of each message of one batch; per server where a job is one server's."""
 
     cores: float
-    slowdown: Mapping[str, float]  # of each role's work while other cores are busy
+    slowdown: float  # of all work while other cores are busy
     noise_cv: float  # of each job's time
     wake_s: float
     post_s: float  # what another thread of a process has done, heard by its own
@@ -280,7 +269,9 @@ def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
     per_server_s = profile["host.worker.s_per_server"] / 4.0
     rows_s = 0.5 * stage_seconds(profile, _only(terms["worker rest"], "host.worker.s_per_row_value")) / servers
     request_s = profile["host.server.s_per_request"] / 2.0
-    server_byte_s, rank_byte_s = profile["host.server.s_per_byte"], profile["host.rank.s_per_byte"]
+    rank_byte_s, share = profile["host.rank.s_per_byte"], profile["host.server.lookup_share"]
+    server_rows_s = stage_seconds(profile, _only(terms["server"], "host.server.s_per_row", "host.server.s_per_value")) / servers
+    dense_s = stage_seconds(profile, _only(terms["server"], "host.server.dense")) / servers
     pooled_s = 0.5 * profile["host.worker.s_per_pooled_byte"] * q.pooled_bytes
     optimizer_s = stage_seconds(profile, _only(terms["train"], "host.rank.optimizer_s_per_parameter"))
     reduces = q.ranks > 1 and not q.dense_on_servers
@@ -289,7 +280,7 @@ def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
     )
     return JobCosts(
         cores=profile["host.cores"] - profile["host.background_cores"],
-        slowdown={role: profile[f"host.slowdown.{role}"] for role in ("loader", "embedding_worker", "parameter_server", "nn_worker")},
+        slowdown=profile["host.slowdown"],
         noise_cv=profile["host.noise_cv"],
         wake_s=profile["host.wake_s"],
         post_s=rank_message_s,
@@ -315,15 +306,15 @@ def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
         keys_bytes=q.keys_bytes,
         rows_bytes=q.rows_bytes,
         pooled_bytes=q.pooled_bytes,
-        request_s=request_s + server_byte_s * q.keys_bytes,
-        request_update_s=request_s + server_byte_s * (q.keys_bytes + q.rows_bytes),
-        reply_s=request_s + server_byte_s * q.rows_bytes,
+        request_s=request_s,
+        request_update_s=request_s,
+        reply_s=request_s,
         reply_update_s=request_s,
-        lookup_s=stage["lookup"] / servers,
-        update_s=stage["update"] / servers,
+        lookup_s=share * server_rows_s,
+        update_s=(1.0 - share) * server_rows_s,
         gather_s=(profile["host.server.gather_s_per_row"] * q.rows + profile["host.server.gather_s_per_value"] * q.row_values) / servers,
         distinct_in_step=_distinct_in_step(scenario, q),
-        dense_update_s=request_s + stage["dense update"] / servers,
+        dense_update_s=dense_s,
         slice_bytes=q.slice_bytes,
         snapshot_s=profile["server.snapshot_pause_s"],
         rank_message_s=rank_message_s,
@@ -338,8 +329,8 @@ def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
     )
 
 
-def _only(terms: Terms, prefix: str) -> Terms:
-    return {name: count for name, count in terms.items() if name.startswith(prefix)}
+def _only(terms: Terms, *prefixes: str) -> Terms:
+    return {name: count for name, count in terms.items() if name.startswith(prefixes)}
 
 
 def _drawing_s(scenario: Scenario, profile: Profile, q: Quantities) -> float:

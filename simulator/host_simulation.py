@@ -91,7 +91,7 @@ class HostSimulation(HostDriving):
 
     def _processes(self, role: str, schedules: Sequence[Any], scenario: Scenario) -> list[HostProcess]:
         quota = scenario.tier(role).cpu_quota
-        slowdown = self.costs.slowdown[role]
+        slowdown = self.costs.slowdown
         made = []
         for index, schedule in enumerate(schedules):
             group = self._processor.group() if quota is None else self._processor.group(quota)

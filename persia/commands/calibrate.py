@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.resources import files
-from math import log, sqrt
+from math import exp, log, sqrt
 from pathlib import Path
 from statistics import fmean, median
 from time import monotonic, sleep
@@ -23,9 +22,9 @@ from persia.runtime.rig import Measured, Rig, open_rig
 from persia.runtime.rig_pieces import draw_seconds_per_id, gather_seconds, reduce_seconds
 from persia.scenario import Scenario, load_scenario
 from simulator.calibration.design import Point, points
-from simulator.calibration.equations import PointTimes, equations, wait_s
+from simulator.calibration.equations import PointTimes, equations, lookup_share, wait_s
 from simulator.calibration.fit import Fitted, fit
-from simulator.calibration.store import Calibrated, default_profile_path, write_points, write_profile
+from simulator.calibration.store import Calibrated, default_profile_path, read_points, write_points, write_profile
 from simulator.host_costs import Terms, quantities
 
 _POINTS = 40
@@ -44,23 +43,26 @@ class _Findings:
 
     points: list[PointTimes] = field(default_factory=list)
     background_cores: list[float] = field(default_factory=list)
-    slowdown: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    slowdown: list[float] = field(default_factory=list)  # logarithms of ratios
     noise_cv: list[float] = field(default_factory=list)
     resident_gib: dict[str, float] = field(default_factory=dict)
     drift: list[float] = field(default_factory=list)  # logarithms of ratios
 
 
-def run(*, out: Path | None, as_json: bool, batch_sizes: Sequence[int] | None) -> ExitCode:
+def run(*, out: Path | None, as_json: bool, batch_sizes: Sequence[int] | None, add: bool) -> ExitCode:
     """Measure, fit, write; print where the profile is and how well its constants explain what was measured."""
     began_s = monotonic()
     path = default_profile_path() if out is None else out
+    points_path = path.with_suffix(".points.json")
+    earlier = read_points(points_path) if add and points_path.is_file() else []
     plan = points(_POINTS, batch_sizes)
     with Interrupts() as interrupts, progress_bar("calibrating") as progress:
         with open_rig(interrupts) as rig, open_rig(interrupts) as twin:
             findings = _measure_points(rig, twin, plan, progress)
         extra = {**_reduction(), **_gathering(), "host.loader.draw_s_per_id": draw_seconds_per_id()}
         progress(1.0)
-    write_points(path.with_suffix(".points.json"), findings.points)
+    findings.points = [*earlier, *findings.points]
+    write_points(points_path, findings.points)
     fitted = {stage: fit(each) for stage, each in equations(findings.points).items()}
     calibrated = Calibrated(
         fitted=fitted,
@@ -145,8 +147,8 @@ def _note_twin(findings: _Findings, rig: Rig, twin: Rig, scenario: Scenario, ear
         together = _measure(rig, scenario)
         working.result()
     after = _measure(rig, scenario)
-    for role in ("loader", "embedding_worker", "parameter_server", "nn_worker"):
-        findings.slowdown[role].append(2.0 * _role_s(together, role) / (_role_s(before, role) + _role_s(after, role)))
+    alone_s = 0.5 * (sum(before.thread_s.values()) + sum(after.thread_s.values()))
+    findings.slowdown.append(log(sum(together.thread_s.values()) / alone_s))
     findings.drift.append(log(sum(after.thread_s.values()) / sum(earlier.thread_s.values())))
 
 
@@ -154,15 +156,12 @@ def _measure(rig: Rig, scenario: Scenario, *, seconds: float = _SECONDS) -> Meas
     return rig.measure(scenario, resolved_yaml(scenario), warm_batches=_WARM, batches=_FEWEST, seconds=seconds)
 
 
-def _role_s(measured: Measured, role: str) -> float:
-    return sum(seconds for (of, _), seconds in measured.thread_s.items() if of == role)
-
-
 def _host(findings: _Findings) -> dict[str, float]:
     quota = core_quota()
     waits_s = [wait for wait in (wait_s(point, _HOPS) for point in findings.points) if wait is not None]
     found = {
         "host.cores": quota,
+        "host.server.lookup_share": lookup_share(findings.points),
         "host.background_cores": median(findings.background_cores),
         "host.noise_cv": median(findings.noise_cv),
         "host.wake_s": max(0.0, median(waits_s)),
@@ -170,7 +169,8 @@ def _host(findings: _Findings) -> dict[str, float]:
     found["host.drift"] = sqrt(fmean([each**2 for each in findings.drift]))
     fixed = {"loader": "loader", "embedding_worker": "worker", "parameter_server": "server", "nn_worker": "rank"}
     found |= {f"{fixed[role]}.fixed_gib": gib for role, gib in findings.resident_gib.items()}
-    return found | {f"host.slowdown.{role}": max(1.0, median(ratios)) for role, ratios in findings.slowdown.items()}
+    found["host.slowdown"] = max(1.0, exp(fmean(findings.slowdown)))
+    return found
 
 
 def _reduction() -> dict[str, float]:

@@ -1,8 +1,7 @@
 """From the clocks of the rig's threads to an equation for each stage and point: terms of the cost model = measured seconds.
 
-A stage's own time is taken from the trace; what a role's thread used besides is its `rest`.  Where several servers share
-fewer cores, spans hold waiting too: there the thread's processor time counts, of which the rest is known from the points
-with one server, and the spans only tell how it divides.
+The worker's stages are taken from its trace; what its thread used besides is its `rest`.  A server is one stage: where
+several share fewer cores, spans hold waiting too, so they only tell how its time divides into lookups and updates.
 """
 
 from __future__ import annotations
@@ -11,11 +10,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from simulator.calibration.fit import fit
 from simulator.host_costs import Quantities, Terms, stage_terms
 
 _WORKER = ("dedup", "pool", "un-pool")
-_SERVER = ("lookup", "update", "dense update")
 
 Equations = Mapping[str, Sequence[tuple[Terms, float]]]
 
@@ -43,23 +40,20 @@ def equations(points: Sequence[PointTimes]) -> Equations:
             "loader": thread["loader", "main"],
             **{stage: point.span_s.get(stage, 0.0) for stage in _WORKER},
             "worker rest": max(0.0, thread["embedding_worker", "main"] - point.spans(_WORKER)),
+            "server": thread["parameter_server", "main"],
             "train": thread["nn_worker", "other"],
             "rank rest": thread["nn_worker", "main"],
             "io": sum(spent for (role, kind), spent in thread.items() if kind == "io" or (kind == "other" and role != "nn_worker")),
         }
-        if point.quantities.servers == 1:
-            seconds["server rest"] = max(0.0, thread["parameter_server", "main"] - point.spans(_SERVER))
         for stage, spent in seconds.items():
             found[stage].append((terms[stage], spent))
-    rest = fit(found["server rest"]).constants
-    for point in points:
-        terms = stage_terms(point.quantities)
-        rest_s = sum(rest.get(name, 0.0) * count for name, count in terms["server rest"].items())
-        own_s, spans_s = point.thread_s["parameter_server", "main"] - rest_s, point.spans(_SERVER)
-        for stage in _SERVER:
-            if any(terms[stage].values()):
-                found[stage].append((terms[stage], max(0.0, own_s) * point.span_s.get(stage, 0.0) / spans_s))
     return found
+
+
+def lookup_share(points: Sequence[PointTimes]) -> float:
+    """Return the share of lookups in a server's work on its rows."""
+    lookups, updates = (sum(point.span_s.get(stage, 0.0) for point in points) for stage in ("lookup", "update"))
+    return lookups / (lookups + updates)
 
 
 def wait_s(point: PointTimes, hops: float) -> float | None:

@@ -1,8 +1,10 @@
 """From measured stage times to constants: non-negative least squares of the relative error.
 
 A stage's time is a sum of constants times quantities that the scenario gives (`host_costs.stage_terms`).  Every point's
-equation is divided by what was measured there, so that all points weigh the same, however large their batches are; no
-constant may be negative, since none of them can be.  Lawson and Hanson, "Solving least squares problems" (1974).
+equation is divided by its time, so that all points weigh the same, however large their batches are: first by what was
+measured, then by what the last fit says, since dividing by a noisy measurement makes constants too small (iteratively
+reweighted least squares).  No constant may be negative, since none of them can be: Lawson and Hanson, "Solving least
+squares problems" (1974).
 
 Shapes: P points, K constants.
 """
@@ -18,7 +20,7 @@ from scipy.optimize import nnls
 from simulator.host_costs import Terms
 
 _Z90 = 1.645  # of a normal distribution's 90 % interval
-_ROUNDS = 3  # of leaving out what a disturbance of the machine has spoilt
+_ROUNDS = 5  # of weighing anew and leaving out what a disturbance of the machine has spoilt
 _OUTLIER = 3.5  # deviations
 
 
@@ -41,31 +43,31 @@ def fit(equations: Sequence[tuple[Terms, float]]) -> Fitted:
     Raises:
         ValueError: fewer points than constants.
     """
-    names = [
-        name for name in dict.fromkeys(name for terms, _ in equations for name in terms) if any(t.get(name, 0.0) for t, _ in equations)
-    ]
     sound = [(terms, seconds) for terms, seconds in equations if seconds > 0.0]
-    matrix = np.array([[terms.get(name, 0.0) / seconds for name in names] for terms, seconds in sound])
+    names = [name for name in dict.fromkeys(name for terms, _ in sound for name in terms) if any(t.get(name, 0.0) for t, _ in sound)]
     if len(sound) < len(names):
         raise ValueError(f"{len(sound)} points do not determine {len(names)} constants")
-    scale = np.maximum(np.abs(matrix).max(axis=0), 1e-300)
-    kept = np.ones(len(sound), dtype=bool)
-    solution = np.zeros(len(names))
+    counts = np.array([[terms.get(name, 0.0) for name in names] for terms, _ in sound])
+    measured_s = np.array([seconds for _, seconds in sound])
+    kept, scale, solution = np.ones(len(sound), dtype=bool), measured_s, np.zeros(len(names))
     for _ in range(_ROUNDS):
-        solution, _ = nnls(matrix[kept] / scale, np.ones(int(kept.sum())))
-        residual = (matrix / scale) @ solution - 1.0
-        deviation = 1.4826 * np.median(np.abs(residual[kept] - np.median(residual[kept]))) + 1e-6
-        kept = np.abs(residual) <= max(_OUTLIER * deviation, 0.02)
-    residual = ((matrix / scale) @ solution - 1.0)[kept]
+        columns = np.maximum(np.abs(counts / scale[:, None]).max(axis=0), 1e-300)
+        matrix = counts / scale[:, None] / columns
+        solution = nnls(matrix[kept], (measured_s / scale)[kept])[0] / columns
+        scale = np.maximum(counts @ solution, 0.05 * measured_s)
+        residual = np.log(measured_s / scale)
+        deviation = 1.4826 * np.median(np.abs(residual - np.median(residual)))
+        kept = np.abs(residual - np.median(residual)) <= max(_OUTLIER * deviation, 0.02)
+    relative = (measured_s / scale - 1.0)[kept]
     used = solution > 0.0
-    freedom = max(1, len(residual) - int(used.sum()))
-    variance = float(residual @ residual) / freedom
-    covariance = np.linalg.pinv((matrix[kept] / scale)[:, used].T @ (matrix[kept] / scale)[:, used]) * variance
+    variance = float(relative @ relative) / max(1, len(relative) - int(used.sum()))
+    matrix = (counts / scale[:, None])[kept][:, used]
+    columns = np.abs(matrix).max(axis=0)
     errors = np.zeros(len(names))
-    errors[used] = np.sqrt(np.maximum(0.0, np.diag(covariance)))
+    errors[used] = np.sqrt(np.maximum(0.0, np.diag(np.linalg.pinv((matrix / columns).T @ (matrix / columns))) * variance)) / columns
     return Fitted(
-        constants=dict(zip(names, (solution / scale).tolist(), strict=True)),
-        errors=dict(zip(names, (errors / scale).tolist(), strict=True)),
+        constants=dict(zip(names, solution.tolist(), strict=True)),
+        errors=dict(zip(names, errors.tolist(), strict=True)),
         relative_error=float(np.sqrt(variance)),
         points=len(sound),
         left_out=int((~kept).sum()),

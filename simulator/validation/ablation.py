@@ -35,7 +35,7 @@ LEFT_OUT = (
     _Without(name="popularity skew (IDs uniform)", constants={}, overrides=("model.features[0].zipf=0",)),
     _Without(
         name="slower work beside busy cores",
-        constants={f"slowdown.{role}": 1.0 for role in ("loader", "embedding_worker", "parameter_server", "nn_worker")},
+        constants={"host.slowdown": 1.0},
     ),
 )
 
