@@ -274,7 +274,6 @@ def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
     dense_s = stage_seconds(profile, _only(terms["server"], "host.server.dense")) / servers
     pooled_s = 0.5 * profile["host.worker.s_per_pooled_byte"] * q.pooled_bytes
     optimizer_s = stage_seconds(profile, _only(terms["train"], "host.rank.optimizer_s_per_parameter"))
-    reduces = q.ranks > 1 and not q.dense_on_servers
     exchange = (profile["host.rank.exchange_s_per_server"] * servers + profile["host.rank.exchange_s_per_parameter"] * q.parameters) / (
         2.0 * servers
     )
@@ -322,8 +321,8 @@ def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
         take_pooled_s=rank_message_s + rank_byte_s * q.pooled_bytes,
         send_gradients_s=rank_message_s + rank_byte_s * q.pooled_bytes,
         train_s=stage["train"] - optimizer_s,
-        reduce_s=_reduce_s(scenario, profile, q) if reduces else 0.0,
-        reduce_delay_s=2.0 * (q.ranks - 1) * profile["host.reduce.delay_s_per_hop"] if reduces else 0.0,
+        reduce_s=_reduce_s(scenario, profile, q),
+        reduce_delay_s=2.0 * (q.ranks - 1) * profile["host.reduce.delay_s_per_hop"],
         optimizer_s=optimizer_s,
         exchange_s=exchange,
     )
@@ -348,6 +347,8 @@ def _distinct_in_step(scenario: Scenario, q: Quantities) -> float:
 
 def _reduce_s(scenario: Scenario, profile: Profile, q: Quantities) -> float:
     """Return one rank's processor time in the all-reduce: a ring moves 2 (R - 1) / R of the gradient through each rank."""
+    if q.ranks == 1 or q.dense_on_servers:
+        return 0.0
     kind = "overlapped" if scenario.schedule.mode == "hybrid" else "after_backward"
     moved_bytes = 4.0 * q.parameters * 2.0 * (q.ranks - 1) / q.ranks
     hops = 2.0 * (q.ranks - 1)

@@ -3,9 +3,10 @@
 Each thread does its jobs one after another.  Every core has a queue of its own, as Linux's fair scheduler has: a thread that
 wakes goes where the fewest run, its last core where several are alike, and the threads of one core share it equally
 (processor sharing: Kleinrock, "Time-shared systems: a theoretical treatment", JACM 14, 1967).  A thread moves only when
-one core has two more than another; so three threads on two cores do not all run at the same speed, and which of them
-gets a core to itself is chance.  A job's work is given in seconds on a core whose neighbours idle; while other cores are
-busy it runs slower, by the slowdown of its kind.
+one core has two more than another, and only at a tick of the scheduler's clock: a core that falls idle for less than
+half a millisecond on average takes nothing from another (`sysctl_sched_migration_cost`), so short jobs wait behind long
+ones beside an idle core (Lozi et al., "The Linux scheduler: a decade of wasted cores", EuroSys 2016).  A job's work is
+given in seconds on a core whose neighbours idle; while other cores are busy it runs slower, by its slowdown.
 
 A group of threads may have a quota, as a control group of Linux has: in every period of `PERIOD_S` it gets so many
 core-seconds, and when they are used up its threads wait for the next period (Turner, Rao and Rao, "CPU bandwidth control
@@ -25,6 +26,7 @@ from typing import Any
 from simulator.engine import Engine
 
 PERIOD_S = 0.1  # of a quota: the kernel's default
+TICK_S = 0.004  # of the scheduler's clock: 250 Hz
 _NOTHING_S = 1e-9  # less work than this is rounding
 
 
@@ -86,6 +88,7 @@ class Processor:
         self._serial = 0  # of the planned event that counts; older ones are void
         self._groups: list[Group] = []  # those with a quota
         self._period = 0
+        self._tick = 0  # at which threads were moved
 
     def group(self, quota_cores: float = inf) -> Group:
         """Return a new group of threads."""
@@ -144,10 +147,10 @@ class Processor:
         if not self._running:
             return
         self._renew_quotas()
-        self._balance()
+        balanced_s = self._balance()
         busy = self._share_out()
         others = max(0.0, busy - 1.0) / max(1, len(self._queues) - 1)
-        next_s = self._quotas_end_s()
+        next_s = min(balanced_s, self._quotas_end_s())
         for thread in self._running:
             if thread.share == 0.0 or thread.job is None:
                 thread.speed = 0.0
@@ -156,16 +159,21 @@ class Processor:
             next_s = min(next_s, max(0.0, thread.left_s) / thread.speed)
         self._engine.call_later(next_s, self._change, self._serial)
 
-    def _balance(self) -> None:
-        """Move threads from cores that have two more than another; an idle core takes one that waits."""
-        queues = self._queues
+    def _balance(self) -> float:
+        """Once a tick, move threads from cores that have two more than another; return in how many seconds there is cause to."""
+        queues, now_s = self._queues, self._engine.now_s
+        tick = int(now_s / TICK_S + 1e-6)
         while True:
             most, least = max(queues, key=len), min(queues, key=len)
             if len(most) - len(least) < 2:
-                return
+                return inf
+            if tick == self._tick:
+                return (tick + 1) * TICK_S - now_s
             thread = most.pop()
             thread.core = queues.index(least)
             least.append(thread)
+            if len(max(queues, key=len)) - len(min(queues, key=len)) < 2:
+                self._tick = tick
 
     def _share_out(self) -> int:
         """Give every thread its share of its core; return how many cores are busy."""

@@ -14,6 +14,7 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from persia.commands.ablation import ablate, predict_again
 from persia.commands.exits import ExitCode, Failure, note
 from persia.commands.fingerprint import differences, machine_facts
 from persia.commands.output import print_json, print_text
@@ -28,7 +29,6 @@ from persia.trace import Clock, write_trace
 from reports.validation_page import write_validation
 from reports.validation_terminal import validation_tables
 from simulator.calibration.store import default_profile_path
-from simulator.validation.ablation import ablate, predict_again
 from simulator.validation.cases import Case, draw, grid
 from simulator.validation.result import CaseResult, Validation
 from simulator.validation.serial import from_json, to_json

@@ -143,7 +143,8 @@ def _measure(
     given_up = 0
     while True:
         number = len(runs) + given_up + 1
-        seconds = each_s if runs or given_up else each_s / 2.0  # the first is planned by a prediction, which may be far off
+        first_of_many = not runs and not given_up and limits.repeats > 1
+        seconds = each_s / 2.0 if first_of_many else each_s  # it is planned by a prediction, which may be far off
         real = planned(scenario, speed, seconds)
 
         def heard(fraction: float, samples_per_s: float, number: int = number) -> None:
@@ -168,7 +169,7 @@ def _enough(runs: Sequence[tuple[RealRun, Noise]], limits: Limits) -> bool:
     """Return whether a case is known well enough, or its time is over; disturbed runs are made up for, up to a bound."""
     spent_s = sum(run.seconds for run, _ in runs)
     calm = [run for run, disturbed in runs if not disturbed.disturbance]
-    if spent_s >= 2.0 * limits.seconds or len(runs) >= limits.repeats + MOST_EXTRA_RUNS:
+    if spent_s >= 1.5 * limits.seconds or (limits.repeats == 1 and runs) or len(runs) >= limits.repeats + MOST_EXTRA_RUNS:
         return True
     if len(calm) < limits.repeats:
         return False
