@@ -8,6 +8,7 @@ from persia.dense.quality import auc, logloss
 from persia.dense.spec import DenseSpec
 from persia.dense.state import flat_gradients, flat_parameters, load_state_arrays, set_flat_parameters, state_arrays
 from persia.dense.training import OptimizerKind, accept_gradients, make_optimizer, train_batch
+from persia.dense.uncompiled import take_step
 
 __all__ = [
     "DenseModel",
@@ -27,5 +28,6 @@ __all__ = [
     "make_optimizer",
     "set_flat_parameters",
     "state_arrays",
+    "take_step",
     "train_batch",
 ]

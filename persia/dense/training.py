@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from persia.dense.model import DenseModel, Embeddings, RawBags
+from persia.dense.uncompiled import leave_compiler_out
 
 OptimizerKind = Literal["sgd", "adam", "adagrad"]
 
@@ -20,9 +21,12 @@ OptimizerKind = Literal["sgd", "adam", "adagrad"]
 def make_optimizer(kind: OptimizerKind, parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
     """Return torch's optimizer with torch's defaults, in the implementation that is fastest where the parameters are.
 
+    Step it with `take_step`, or torch imports its compiler.
+
     Raises:
         ValueError: An unknown kind.
     """
+    leave_compiler_out()
     parameters = list(parameters)
     on_cpu = all(parameter.is_cpu for parameter in parameters)
     if kind == "sgd":

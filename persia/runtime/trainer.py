@@ -27,6 +27,7 @@ from persia.dense import (
     make_optimizer,
     set_flat_parameters,
     state_arrays,
+    take_step,
     train_batch,
 )
 from persia.embedding.precision import decode, encode
@@ -90,7 +91,7 @@ class Trainer:
             vector = flat_gradients(self.model)
             dense_gradient = (vector if finite else torch.zeros_like(vector)).cpu().numpy()
         elif finite:
-            self._optimizer.step()
+            take_step(self._optimizer)
         self._optimizer.zero_grad(set_to_none=self._forward is self.model)
         arrays = [array for gradient in gradients for array in encode(gradient.float().cpu().numpy(), self._wire)]
         return Trained(batch=batch, loss=float(loss), gradients=arrays, dense_gradient=dense_gradient)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import io
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,8 +29,10 @@ from persia.dense import (  # noqa: E402
     make_optimizer,
     set_flat_parameters,
     state_arrays,
+    take_step,
     train_batch,
 )
+from tests.support import ROOT  # noqa: E402
 
 SPEC = DenseSpec(dense_features=3, groups=((2, 4, "sum"),), layers=(8,), architecture="dlrm", seed=5)
 KINDS = ("sgd", "adam", "adagrad")
@@ -46,7 +50,7 @@ def train(model: DenseModel, optimizer: torch.optim.Optimizer, batches: range) -
         optimizer.zero_grad()
         loss, _ = train_batch(model, *batch_of(batch))
         assert accept_gradients(model)
-        optimizer.step()
+        take_step(optimizer)
         losses.append(float(loss))
     return losses
 
@@ -63,8 +67,30 @@ def test_the_fast_optimizer_is_torchs_plain_one(kind: str) -> None:
     plain = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adagrad": torch.optim.Adagrad}[kind]
     first, second = build(SPEC), build(SPEC)
     train(first, make_optimizer(kind, first.parameters(), 0.05), range(20))
-    train(second, plain(second.parameters(), lr=0.05, foreach=False), range(20))
+    optimizer = plain(second.parameters(), lr=0.05, foreach=False)
+    for batch in range(20):
+        optimizer.zero_grad()
+        train_batch(second, *batch_of(batch))
+        optimizer.step()
     torch.testing.assert_close(flat_parameters(first), flat_parameters(second), rtol=1e-5, atol=1e-6)
+
+
+UNCOMPILED = """
+import sys, torch
+from persia.dense import DenseSpec, build, make_optimizer, take_step, train_batch
+model = build(DenseSpec(dense_features=3, groups=((2, 4, "sum"),), layers=(8,), architecture="dlrm", seed=5))
+for kind in ("sgd", "adam", "adagrad"):
+    optimizer = make_optimizer(kind, model.parameters(), 0.1)
+    train_batch(model, torch.ones(2, 3), [torch.ones(2, 2, 4)], torch.ones(2))
+    take_step(optimizer)
+    optimizer.zero_grad()
+print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_no_compiler_is_imported_which_takes_seconds() -> None:
+    done = subprocess.run([sys.executable, "-c", UNCOMPILED], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_an_unknown_optimizer_is_refused() -> None:
