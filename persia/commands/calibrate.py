@@ -198,7 +198,7 @@ def _reduction() -> dict[str, float]:
                 }
                 steps.append((terms, max(1e-6, line["cpu_s"])))
                 if ranks == 2:  # more would wait for a core as well
-                    waits_s.append(max(0.0, line["wall_s"] - line["cpu_s"]) / 2.0)
+                    waits_s.append(line["idle_s"] / 2.0)
     fitted = fit(steps)
     names = (
         "host.reduce.overlapped_s_per_step",
