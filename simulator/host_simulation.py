@@ -155,19 +155,19 @@ class HostSimulation(HostDriving):
 
     def _fan_out_lookup(self, index: int, command: m.FanOutLookup) -> None:
         c, worker, batch = self.costs, self._workers[index], command.batch
-        self._do(worker, c.dedup_s, _done)
+        self._do_stage(worker, "dedup", batch, c.dedup_s, _done)
         for server in self._servers:
             self.send(worker, server, c.keys_bytes, c.ask_s, c.request_s, self._tell, server, m.LookupQueued(batch))
 
     def _reply_rows(self, index: int, command: m.ReplyRows) -> None:
         c, worker, batch = self.costs, self._workers[index], command.batch
         rank = self._ranks[batch % len(self._ranks)]
-        self._do(worker, c.pool_s, _done)
+        self._do_stage(worker, "pool", batch, c.pool_s, _done)
         self.send(worker, rank, c.pooled_bytes, c.send_pooled_s, c.take_pooled_s, self._looked_up, rank, batch)
 
     def _fan_out_update(self, index: int, command: m.FanOutUpdate) -> None:
         c, worker, batch = self.costs, self._workers[index], command.batch
-        self._do(worker, c.unpool_s, _done)
+        self._do_stage(worker, "un-pool", batch, c.unpool_s, _done)
         for server in self._servers:
             self.send(
                 worker, server, c.keys_bytes + c.rows_bytes, c.send_update_s, c.request_update_s, self._tell, server, m.UpdateQueued(batch)
@@ -189,14 +189,28 @@ class HostSimulation(HostDriving):
     def _serve_lookup(self, index: int, command: m.ServeLookup) -> None:
         server, batch = self._servers[index], command.batch
         self._staleness[index].looked_up(batch, server.schedule.version)
-        self._serve(server, self.costs.lookup_s * self._share[batch % DRAWS][index], self._served, index, batch)
+        self._serve(server, "lookup", batch, self.costs.lookup_s * self._share[batch % DRAWS][index], self._served, index, batch)
 
-    def _serve(self, server: HostProcess, work_s: float, then: Then, *args: Any) -> None:
+    def _serve(self, server: HostProcess, name: str, batch: int, work_s: float, then: Then, *args: Any) -> None:
         """Work on the tables: on the process's own thread, or with more service slots on one beside it."""
         if server.schedule.limits.service_slots == 1:
-            self._do(server, work_s, then, *args)
+            self._do_stage(server, name, batch, work_s, then, *args)
         else:
             self._processor.run(Thread(server.main.group), self._work(server, work_s, self.report, server, then, args))
+
+    def _do_stage(self, process: HostProcess, name: str, batch: int, work_s: float, then: Then, *args: Any) -> None:
+        """Let the process's own thread do a stage of a batch, and keep its span where spans are kept."""
+        if batch not in self.recorder.span_batches:
+            self._do(process, work_s, then, *args)
+            return
+        began_s: list[float] = []
+
+        def over() -> None:
+            self.recorder.span(process.role, process.index, name, batch, began_s[0], self._engine.now_s)
+            then(*args)
+
+        self._do(process, 0.0, lambda: began_s.append(self._engine.now_s))
+        self._do(process, work_s, over)
 
     def _served(self, index: int, batch: int) -> None:
         c, server = self.costs, self._servers[index]
@@ -220,7 +234,7 @@ class HostSimulation(HostDriving):
         work_s = sum(self.costs.update_s * self._share[batch % DRAWS][index] for batch in batches)
         if len(batches) > 1:
             work_s = work_s / len(batches) * self.costs.distinct_in_step + self.costs.gather_s * len(batches)
-        self._serve(server, work_s, self._applied, index, batches)
+        self._serve(server, "update", batches[0], work_s, self._applied, index, batches)
 
     def _applied(self, index: int, batches: tuple[int, ...]) -> None:
         server = self._servers[index]
