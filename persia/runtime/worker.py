@@ -60,7 +60,7 @@ class Worker:
         self._plan = plan
         self._records = records
         self._work: dict[int, _Work] = {}
-        self._peeks: dict[int, tuple[_Work, set[int]]] = {}  # request -> its work, the servers still to answer
+        self._peeks: dict[int, tuple[_Work, set[int], int]] = {}  # request -> its work, the servers still to answer, samples
         self._asked: Deadlines[tuple[int, int]] = Deadlines(plan.scenario.schedule.request_timeout)
         self._to_servers = plan.scenario.schedule.precision.server_worker
         self._to_rank = plan.scenario.schedule.precision.worker_rank
@@ -312,13 +312,13 @@ class Worker:
             for group, (ids, offsets) in zip(self._plan.groups, bags, strict=True)
         ]
         work.rows = _empty_rows(work.plans, self._plan.groups)
-        self._peeks[message.number] = (work, set(range(self._plan.servers)))
+        self._peeks[message.number] = (work, set(range(self._plan.servers)), message.extra)
         for server in range(self._plan.servers):
             arrays = [_part(plan, plan.keys, server) for plan in work.plans]
             self._driver.mailbox.send("parameter_server", server, Kind.PEEK_ROWS, message.number, arrays, extra=message.extra)
 
     def _peeked(self, message: Message) -> None:
-        work, missing = self._peeks.get(message.number, (None, set()))
+        work, missing, samples = self._peeks.get(message.number, (None, set(), 0))
         if work is None or message.index not in missing:
             return
         if not self._take_rows(work, message.index, message.arrays):
@@ -326,7 +326,7 @@ class Worker:
         missing.remove(message.index)
         if not missing:
             del self._peeks[message.number]
-            self._driver.mailbox.send("nn_worker", 0, Kind.POOLED_PEEK, message.number, self._pooled(work, message.extra))
+            self._driver.mailbox.send("nn_worker", 0, Kind.POOLED_PEEK, message.number, self._pooled(work, samples))
 
 
 def _part(plan: GroupPlan, array: Array, server: int) -> Array:
