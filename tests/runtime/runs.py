@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import os
+import pickle
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +29,7 @@ from persia.schedule.log import Entry, Header, read_log
 from persia.trace import Record, StalenessRecord, read_trace
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 
 OPTIMIZERS = ("sgd", "adagrad", "rowwise-adagrad", "adam")
 POOLINGS = ("sum", "mean", "sqrtn", "raw")
@@ -168,15 +173,27 @@ def train(scenario: Scenario, folder: Path, *, options: Options | None = None) -
     return Run(scenario=scenario, folder=run_folder, outcome=outcome)
 
 
-_RUNS: dict[tuple[object, ...], Run] = {}
+_SHARED: dict[str, Any] = {}
+
+
+def shared(folders: pytest.TempPathFactory, name: str, make: Callable[[Path], T]) -> T:
+    """What `make` makes in a folder, made once for all the processes that share the tests out (a run takes some seconds to start)."""
+    if name not in _SHARED:
+        base = folders.getbasetemp()
+        folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"shared-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+        folder.mkdir(exist_ok=True)
+        kept = folder / "made.pickle"
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not kept.exists():
+                kept.write_bytes(pickle.dumps(make(folder)))
+            _SHARED[name] = pickle.loads(kept.read_bytes())
+    return cast(T, _SHARED[name])
 
 
 def run_of(folders: pytest.TempPathFactory, case: int, *overrides: str, ranks: int = 2) -> Run:
-    """The run of a case, trained when a test of this process first asks for it."""
-    asked = (case, ranks, *overrides)
-    if asked not in _RUNS:
-        _RUNS[asked] = train(scenario_of(case, *overrides, ranks=ranks), folders.mktemp("runs"))
-    return _RUNS[asked]
+    """The run of a case, trained when a test first asks for it."""
+    return shared(folders, repr((case, ranks, *overrides)), lambda folder: train(scenario_of(case, *overrides, ranks=ranks), folder))
 
 
 def assert_equal(run: Run, other: Run) -> None:
