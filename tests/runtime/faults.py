@@ -203,13 +203,16 @@ def gone_within(pids: Sequence[int], patience_s: float = PATIENCE_S) -> float:
 
 
 class Command:
-    """`persia train ...` as a terminal starts it: a process group of its own, and the roles' processes below it."""
+    """`persia train ...` as a terminal starts it: a process group of its own, and the roles' processes below it.
 
-    def __init__(self, folder: Path, *arguments: str | Path) -> None:
+    `within` are the words before it, such as those that enter a network namespace.
+    """
+
+    def __init__(self, folder: Path, *arguments: str | Path, verb: str = "train", within: Sequence[str] = ()) -> None:
         self.errors = folder / "stderr.txt"
         with self.errors.open("ab") as errors:
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", "persia", "train", *map(str, arguments)],
+                [*within, sys.executable, "-m", "persia", verb, *map(str, arguments)],
                 cwd=folder, env=persia_environment(), stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True,
             )  # fmt: skip
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,9 @@ from tests.runtime.faults import Command, check_logs_replay, gone_within, small,
 
 LONG = small("schedule.mode=hybrid", "schedule.checkpoint_every_steps=40", steps=50_000)
 EVALUATED = small("schedule.mode=sync", "workload.data.held_out_samples=1000000", steps=8)
+ENDS_WITHIN_S = 3.0
+TRIES = 3  # where other tests have the processors, all of it takes longer: once must do
+Moment = Callable[[Path, Command], bool]
 
 
 def preparing(run: Path, command: Command) -> bool:
@@ -57,14 +62,24 @@ def evaluating(run: Path, command: Command) -> bool:
         (meeting, signal.SIGTERM, 1),
         (training, signal.SIGINT, 1),
         (training, signal.SIGINT, 20),
-        (training, signal.SIGTERM, 1),
         (evaluating, signal.SIGINT, 1),
     ],
 )
-def test_interrupted_run_leaves_a_valid_directory_and_nothing_else(tmp_path: Path, moment, number: int, times: int) -> None:  # type: ignore[no-untyped-def]
+def test_interrupted_run_leaves_a_valid_directory_and_nothing_else(tmp_path: Path, moment: Moment, number: int, times: int) -> None:
+    took_s: list[float] = []
+    while len(took_s) < TRIES and min(took_s, default=math.inf) >= ENDS_WITHIN_S:
+        folder = tmp_path / str(len(took_s))
+        folder.mkdir()
+        took_s.append(interrupt(folder, moment, number, times))
+    print(f"{moment.__name__}: all ended after {signal.Signals(number).name} x {times} within {took_s} s")
+    assert min(took_s) < ENDS_WITHIN_S
+
+
+def interrupt(folder: Path, moment: Moment, number: int, times: int) -> float:
+    """Start a run, interrupt it at its moment, see what it leaves; return the seconds until no process lived any more."""
     scenario = EVALUATED if moment is evaluating else LONG
-    run = tmp_path / "run"
-    with Command(tmp_path, write_scenario(scenario, tmp_path / "scenario.yaml"), "--out", run) as command:
+    run = folder / "run"
+    with Command(folder, write_scenario(scenario, folder / "scenario.yaml"), "--out", run) as command:
         command.wait_until(lambda: moment(run, command), moment.__name__)
         roles = command.roles()
         began_s = time.monotonic()
@@ -76,13 +91,12 @@ def test_interrupted_run_leaves_a_valid_directory_and_nothing_else(tmp_path: Pat
         code = command.end()
         gone_within(roles)
         took_s = time.monotonic() - began_s
-    print(f"{moment.__name__}: all ended {took_s:.2f} s after {signal.Signals(number).name} x {times}")
-    assert took_s < 30.0
     assert code == ExitCode.INTERRUPTED, command.complaint
     assert command.output == ""
     assert "Traceback" not in command.complaint
     assert not state_folders(command.popen.pid)
     check_directory(run, scenario.name)
+    return took_s
 
 
 def check_directory(run: Path, name: str) -> None:

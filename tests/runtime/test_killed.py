@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -34,36 +35,38 @@ VICTIMS: tuple[Name, ...] = (
     ("parameter_server", 1),
     ("loader", 0),
 )
-COME_BACK_S = 30.0
+COME_BACK_S = 5.0
+BUSY_S = 30.0  # the longest, where other tests have the processors
 
 
 def check_times(run: Run, killer: Killer) -> None:
     times_s = seconds_to_come_back(run, killer.killed)
     print(f"{len(times_s)} of {len(killer.killed)} killed processes worked again after at most {max(times_s):.2f} s: {sorted(times_s)}")
-    assert max(times_s) < COME_BACK_S
+    assert median(times_s) < COME_BACK_S
+    assert max(times_s) < BUSY_S
 
 
 @pytest.mark.slow
 def test_sync_run_ends_with_the_same_weights(tmp_path: Path) -> None:
-    scenario = small("schedule.mode=sync", steps=400)
-    killer = Killer(random_kills(8, VICTIMS, seed=1), seed=1)
+    scenario = small("schedule.mode=sync", steps=300)
+    killer = Killer(random_kills(5, VICTIMS, seed=1), seed=1)
     run = train(scenario, tmp_path / "killed", killer)
-    assert run.outcome.restarts == len(killer.killed) == 8
+    assert run.outcome.restarts == len(killer.killed) == 5
     check_exactly_once(run, killer)
     same_weights(run, train(scenario, tmp_path / "undisturbed"))
     check_times(run, killer)
 
 
 @pytest.mark.slow
-def test_hybrid_run_learns_as_much(tmp_path: Path) -> None:
+def test_hybrid_run_learns_as_much_with_20_kills(tmp_path: Path) -> None:
     threads = "cluster.tiers.parameter_server.threads_per_process=2"
     # Requests that are answered late, too, are asked again: what arrives twice must not count twice.
     scenario = small("schedule.mode=hybrid", threads, "schedule.request_timeout=0.3s", "workload.data.held_out_samples=4000", steps=500)
     both = Kill(fraction=0.97, victims=(("embedding_worker", 1), ("parameter_server", 0)))
-    kills = [*random_kills(7, VICTIMS, seed=2), both]
+    kills = [*random_kills(18, VICTIMS, seed=2), both]
     killer = Killer(kills, seed=2)
     run = train(scenario, tmp_path / "killed", killer)
-    assert run.outcome.restarts == len(killer.killed) == 9
+    assert run.outcome.restarts == len(killer.killed) == 20
     check_exactly_once(run, killer)
     check_times(run, killer)
     undisturbed = train(scenario, tmp_path / "undisturbed")

@@ -34,22 +34,25 @@ from tests.runtime.faults import (
     train,
     write_scenario,
 )
-from tests.runtime.runs import Run
+from tests.runtime.runs import Run, shared
 
-SYNC = small("schedule.mode=sync", "schedule.checkpoint_every_steps=50", steps=300)
+SYNC = small("schedule.mode=sync", "schedule.checkpoint_every_steps=20", steps=120)
 SAMPLES = SYNC.workload.samples
 THREE_SERVERS = "cluster.tiers.parameter_server.processes_per_machine=3"
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return train(SYNC, tmp_path_factory.mktemp("runs") / "undisturbed")
+    return shared(tmp_path_factory, "undisturbed", lambda folder: train(SYNC, folder / "run"))
 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     """The directory of a run of which everything was killed when it had two checkpoints, and its coordinator's process."""
-    folder = tmp_path_factory.mktemp("killed")
+    return shared(tmp_path_factory, "killed", kill)
+
+
+def kill(folder: Path) -> tuple[Path, int]:
     with Command(folder, write_scenario(SYNC, folder / "sync.yaml"), "--out", folder / "run") as command:
         command.wait_until(lambda: len(list((folder / "run" / "checkpoints").glob(f"step-*/{MANIFEST}"))) >= 2, "two checkpoints")
         command.kill_everything()
@@ -63,7 +66,7 @@ def run_directory(killed: tuple[Path, int], tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("every", [50, 0])
+@pytest.mark.parametrize("every", [20, 0])
 def test_death_of_a_rank_restarts_all_from_the_last_checkpoint(tmp_path: Path, undisturbed: Run, every: int) -> None:
     killer = Killer([Kill(fraction=0.6, victims=(("nn_worker", 1),))])
     run = train(load_scenario(undisturbed.folder / "scenario.yaml", [f"schedule.checkpoint_every_steps={every}"]), tmp_path / "run", killer)
@@ -81,17 +84,18 @@ def test_run_that_was_killed_after_its_last_checkpoint_is_only_evaluated(tmp_pat
     outcome = coordinator.run(SYNC, folder, options=Options())
     assert outcome.samples == SAMPLES
     assert outcome.trained_s == []
-    assert outcome.checkpoint == folder / "checkpoints" / "step-00000299"
+    assert outcome.checkpoint == folder / "checkpoints" / "step-00000119"
     assert outcome.qualities == undisturbed.outcome.qualities
 
 
 def test_rank_that_always_dies_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     let_die(monkeypatch, {"nn_worker-0": ["persia.runtime.trainer:Trainer.train before 3"]})
+    monkeypatch.setattr(coordinator, "_ATTEMPTS_WITHOUT_PROGRESS", 2)
     scenario = small("schedule.mode=hybrid", *ONE_OF_EACH, steps=20)
     with pytest.raises(RunFailed, match=r"no attempt gets further than step 0. nn_worker 0 ended with -9") as failed:
         train(scenario, tmp_path / "run")
     assert not failed.value.mistake
-    assert len(list((tmp_path / "run" / "attempts").iterdir())) == 3
+    assert len(list((tmp_path / "run" / "attempts").iterdir())) == 2
 
 
 def test_server_that_always_dies_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,8 +154,9 @@ def test_roles_end_soon_after_their_coordinator(tmp_path: Path, moment: str) -> 
         took_s = gone_within(roles)
     print(f"{moment}: all roles ended {took_s:.2f} s after their coordinator")
     assert took_s < 30.0
-    if moment == "training":
-        assert check_logs_replay(rank_log.parents[1]) > 1000
+    if moment == "starting":
+        return
+    assert check_logs_replay(rank_log.parents[1]) > 1000
     again = Command(tmp_path, "--resume", tmp_path / "run", "--steps", "5")
     assert again.run() == ExitCode.OK, again.complaint
     assert "holds no checkpoint: training begins again" in again.complaint
