@@ -12,7 +12,7 @@ pytest.importorskip("scipy")
 
 from persia.scenario import load_profile, load_scenario
 from simulator.calibration.design import IDS_PER_BATCH_MAX, points
-from simulator.calibration.equations import PointTimes, equations, wait_s
+from simulator.calibration.equations import PointTimes, equations, lookup_share, wait_s
 from simulator.calibration.fit import fit
 from simulator.calibration.store import Calibrated, read_points, write_points, write_profile
 from simulator.host_costs import Quantities, quantities, stage_terms
@@ -47,7 +47,7 @@ def test_the_points_cover_all_modes_wires_and_servers_and_none_is_a_case() -> No
     assert {q.samples for q in (quantities(load_scenario(BASE, list(p.overrides))) for p in points(12, [128, 512]))} == {128.0, 512.0}
 
 
-@pytest.mark.parametrize("stage", ["dedup", "update", "train", "io"])
+@pytest.mark.parametrize("stage", ["dedup", "server", "train", "io"])
 def test_planted_constants_are_found_again(stage: str) -> None:
     generator = np.random.default_rng(2)
     exact, noisy = [], []
@@ -87,12 +87,15 @@ def made_up(q: Quantities) -> PointTimes:
     thread = {
         ("loader", "main"): spent["loader"],
         ("embedding_worker", "main"): spent["dedup"] + spent["pool"] + spent["un-pool"] + spent["worker rest"],
-        ("parameter_server", "main"): spent["lookup"] + spent["update"] + spent["dense update"] + spent["server rest"],
+        ("parameter_server", "main"): spent["server"],
         ("nn_worker", "main"): spent["rank rest"],
         ("nn_worker", "other"): spent["train"],
         ("embedding_worker", "io"): spent["io"],
     }
-    spans = {stage: spent[stage] for stage in ("dedup", "pool", "un-pool", "lookup", "update", "dense update")}
+    spans = {stage: spent[stage] for stage in ("dedup", "pool", "un-pool")} | {
+        "lookup": 0.3 * spent["server"],
+        "update": 0.6 * spent["server"],
+    }
     step_s = sum(thread.values()) - spent["loader"] + 10 * 2e-4
     return PointTimes(quantities=q, thread_s=thread, span_s=spans, step_s=step_s)
 
@@ -106,15 +109,13 @@ def test_every_stage_is_fitted_from_the_clocks_of_threads() -> None:
     assert waits == pytest.approx([2e-4] * len(waits))
 
 
-def test_spans_stretched_by_sharing_do_not_count() -> None:
-    points_of = [made_up(q) for q in drawn(60)]
+def test_spans_of_servers_only_tell_how_their_time_divides() -> None:
+    points_of = [made_up(q) for q in drawn(40)]
     stretched = [
-        replace(point, span_s={**point.span_s, **{stage: 3 * point.span_s[stage] for stage in ("lookup", "update", "dense update")}})
-        if point.quantities.servers > 1
-        else point
-        for point in points_of
+        replace(point, span_s={**point.span_s, **{stage: 3 * point.span_s[stage] for stage in ("lookup", "update")}}) for point in points_of
     ]
-    assert fit(equations(stretched)["update"]).constants == pytest.approx(fit(equations(points_of)["update"]).constants)
+    assert equations(stretched)["server"] == equations(points_of)["server"]
+    assert lookup_share(stretched) == pytest.approx(lookup_share(points_of)) == pytest.approx(1 / 3)
 
 
 def test_a_calibration_is_a_profile_with_intervals_a_machine_and_a_domain(tmp_path: Path) -> None:
