@@ -23,6 +23,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None
 
 
+@pytest.fixture(autouse=True)
+def one_thread_of_torch() -> None:
+    """Tests run side by side and their tensors are tiny: a second thread waits for a processor at every operation."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
 @pytest.fixture
 def persia(tmp_path: Path) -> Persia:
     """Run `persia ARGUMENTS...` as a process in an empty folder."""

@@ -203,9 +203,14 @@ def assert_equal(run: Run, other: Run) -> None:
     assert [name for name in weights if not np.array_equal(weights[name], others[name])] == []
 
 
-def assert_close(name: str, values: Array, reference: Array) -> None:
-    """To 1e-5 of a value's size; where it is small, of 0.01 (rows begin within 0.01 of zero) or a tenth of its row's largest."""
-    assert values.shape == reference.shape, name
+def differences(values: Array, reference: Array) -> Array:
+    """Parts of a value's size; where it is small, of 0.01 (rows begin within 0.01 of zero) or a tenth of its row's largest."""
     largest = np.abs(reference).max(axis=-1, keepdims=True, initial=0.0)
-    worst = np.abs(values - reference) / np.maximum(np.abs(reference), np.maximum(0.01, largest / 10))
-    assert worst.max(initial=0.0) <= TOLERANCE, f"{name}: {worst.max():.1e} at {np.unravel_index(worst.argmax(), worst.shape)}"
+    return np.abs(values - reference) / np.maximum(np.abs(reference), np.maximum(0.01, largest / 10))
+
+
+def assert_close(name: str, values: Array, reference: Array, tolerance: float = TOLERANCE) -> None:
+    """No difference above the tolerance."""
+    assert values.shape == reference.shape, name
+    worst = differences(values, reference)
+    assert worst.max(initial=0.0) <= tolerance, f"{name}: {worst.max():.1e} at {np.unravel_index(worst.argmax(), worst.shape)}"

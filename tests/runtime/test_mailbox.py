@@ -241,8 +241,8 @@ from persia.runtime.transport import Mailbox
 with Mailbox(endpoint=sys.argv[1], role="loader", index=0, token=bytes(16)) as box:
     signal.signal(signal.SIGTERM, lambda number, frame: box.post("terminate"))
     print("waits", flush=True)
-    print(box.receive(), flush=True)
     try:
+        print(box.receive(), flush=True)
         box.receive()
     except KeyboardInterrupt:
         print("interrupted", flush=True)
