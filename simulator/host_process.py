@@ -21,18 +21,17 @@ Then = Callable[..., None]
 
 
 class HostProcess(Process):
-    """A process with its threads: `main` carries out, `io` moves bytes, `table` or `dense` work beside it where there are some."""
+    """A process with its threads: `main` carries out, `io` moves bytes, `beside` trains where it is a rank."""
 
-    __slots__ = ("beside", "io", "main", "slowdown")
+    __slots__ = ("beside", "io", "main")
 
     schedule: Any
 
-    def __init__(self, role: str, index: int, schedule: Any, group: Group, slowdown: float) -> None:
+    def __init__(self, role: str, index: int, schedule: Any, group: Group) -> None:
         super().__init__(role, index, schedule)
         self.main = Thread(group)
         self.io = Thread(group)
         self.beside = Thread(group)
-        self.slowdown = slowdown
 
 
 class HostDriving(Driving):
@@ -52,12 +51,12 @@ class HostDriving(Driving):
         made, self._made = self._made, outer
         self._processor.run_next(process.main, made)
 
-    def _work(self, process: HostProcess, work_s: float, then: Then, *args: Any) -> Job:
-        return Job(work_s * self._noise.factor(), process.slowdown, then, args)
+    def _work(self, work_s: float, then: Then, *args: Any) -> Job:
+        return Job(work_s * self._noise.factor(), self.costs.slowdown, then, args)
 
     def _do(self, process: HostProcess, work_s: float, then: Then, *args: Any) -> None:
         """Let the process's own thread work, as a part of what it is carrying out."""
-        self._made.append(self._work(process, work_s, then, *args))
+        self._made.append(self._work(work_s, then, *args))
 
     def send(
         self, source: HostProcess, target: HostProcess, size_bytes: float, pack_s: float, take_s: float, then: Then, *args: Any
@@ -69,7 +68,7 @@ class HostDriving(Driving):
         self, source: HostProcess, target: HostProcess, size_bytes: float, pack_s: float, take_s: float, then: Then, *args: Any
     ) -> None:
         """Send a message before all else that `source` has to do: for what the job that is just ending has led to."""
-        self._processor.run_next(source.main, [self._work(source, pack_s, self._transfer, source, target, size_bytes, take_s, then, args)])
+        self._processor.run_next(source.main, [self._work(pack_s, self._transfer, source, target, size_bytes, take_s, then, args)])
 
     @property
     def now_s(self) -> float:
@@ -90,12 +89,12 @@ class HostDriving(Driving):
             self._engine.call_later(self._link_s(source.role, target.role, size_bytes), receive)
 
         def receive() -> None:
-            self._processor.run(target.io, self._work(target, half_s, received))
+            self._processor.run(target.io, self._work(half_s, received))
 
         def received() -> None:
             self._engine.call_later(self.costs.wake_s, self._arrive, target, take_s, then, args)
 
-        self._processor.run(source.io, self._work(source, half_s, sent))
+        self._processor.run(source.io, self._work(half_s, sent))
 
     def _link_s(self, source: str, target: str, size_bytes: float) -> float:
         link = self._links.get((source, target))
@@ -103,7 +102,7 @@ class HostDriving(Driving):
         return 0.0 if link is None else link.send(now_s, size_bytes) - now_s
 
     def _arrive(self, target: HostProcess, take_s: float, then: Then, args: tuple[Any, ...]) -> None:
-        self._processor.run(target.main, self._work(target, take_s, then, *args))
+        self._processor.run(target.main, self._work(take_s, then, *args))
 
     def report(self, process: HostProcess, then: Then, args: tuple[Any, ...]) -> None:
         """Work beside is done: the process's own thread hears of it."""

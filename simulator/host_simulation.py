@@ -91,11 +91,10 @@ class HostSimulation(HostDriving):
 
     def _processes(self, role: str, schedules: Sequence[Any], scenario: Scenario) -> list[HostProcess]:
         quota = scenario.tier(role).cpu_quota
-        slowdown = self.costs.slowdown
         made = []
         for index, schedule in enumerate(schedules):
             group = self._processor.group() if quota is None else self._processor.group(quota)
-            made.append(HostProcess(role, index, schedule, group, slowdown))
+            made.append(HostProcess(role, index, schedule, group))
         return made
 
     def _emulated_ranks(self) -> EmulatedRanks | None:
@@ -196,7 +195,7 @@ class HostSimulation(HostDriving):
         if server.schedule.limits.service_slots == 1:
             self._do_stage(server, name, batch, work_s, then, *args)
         else:
-            self._processor.run(Thread(server.main.group), self._work(server, work_s, self.report, server, then, args))
+            self._processor.run(Thread(server.main.group), self._work(work_s, self.report, server, then, args))
 
     def _do_stage(self, process: HostProcess, name: str, batch: int, work_s: float, then: Then, *args: Any) -> None:
         """Let the process's own thread do a stage of a batch, and keep its span where spans are kept."""
@@ -217,7 +216,6 @@ class HostSimulation(HostDriving):
         worker = self._workers[batch % len(self._workers)]
         self._tell(server, m.LookupServed(batch))
         job = self._work(
-            server,
             c.reply_s,
             self._transfer,
             server,
@@ -281,7 +279,7 @@ class HostSimulation(HostDriving):
             self._emulated.begin(index, command.batch, now_s)
             return
         then = self._reduce if self._reduction is not Reduction.NONE and len(self._ranks) > 1 else self._finish_training
-        job = self._work(rank, self.costs.train_s, then, index, command.batch, now_s)
+        job = self._work(self.costs.train_s, then, index, command.batch, now_s)
         self._engine.call_later(self.costs.wake_s, self._processor.run, rank.beside, job)
 
     def _reduce(self, index: int, batch: int, since_s: float) -> None:
@@ -300,11 +298,11 @@ class HostSimulation(HostDriving):
 
         for rank, _, _ in joined:
             process = self._ranks[rank]
-            self._processor.run(Thread(process.main.group), self._work(process, self.costs.reduce_s, reduced))
+            self._processor.run(Thread(process.main.group), self._work(self.costs.reduce_s, reduced))
 
     def _finish_training(self, index: int, batch: int, since_s: float) -> None:
         rank = self._ranks[index]
-        job = self._work(rank, self.costs.optimizer_s, self.report, rank, self._trained, (index, batch, since_s))
+        job = self._work(self.costs.optimizer_s, self.report, rank, self._trained, (index, batch, since_s))
         if rank.beside.job is None:
             self._processor.run(rank.beside, job)
         else:
@@ -370,12 +368,10 @@ class HostSimulation(HostDriving):
         self._at_barrier = 0
         c, first = self.costs, self._ranks[0]
         jobs = [
-            self._work(
-                first, c.rank_message_s, self._transfer, first, rank, 0.0, c.rank_message_s, self._tell, (rank, m.BarrierPassed(step))
-            )
+            self._work(c.rank_message_s, self._transfer, first, rank, 0.0, c.rank_message_s, self._tell, (rank, m.BarrierPassed(step)))
             for rank in self._ranks[1:]
         ]
-        self._processor.run_next(first.main, [*jobs, self._work(first, 0.0, self._tell, first, m.BarrierPassed(step))])
+        self._processor.run_next(first.main, [*jobs, self._work(0.0, self._tell, first, m.BarrierPassed(step))])
 
     def _save_checkpoint(self, index: int, command: m.SaveCheckpoint) -> None:
         self._engine.call_later(self.costs.snapshot_s, self._tell, self._ranks[index], m.CheckpointSaved(command.step))
