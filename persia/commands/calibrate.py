@@ -134,7 +134,7 @@ def _measure_points(rig: Rig, twin: Rig, plan: Sequence[Point], progress: Callab
     for number, (scenario, measured) in enumerate(alone[:: max(1, len(alone) // _TWIN_POINTS)][:_TWIN_POINTS]):
         _note_twin(findings, rig, twin, scenario, measured)
         progress((len(plan) + 3 * (number + 1)) / total)
-    findings.resident_gib = rig.resident_gib()
+    findings.resident_gib = rig.resident_gib
     return findings
 
 

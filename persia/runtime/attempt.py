@@ -21,7 +21,7 @@ from persia.runtime.interrupts import Interrupts
 from persia.runtime.plan import Plan
 from persia.runtime.processes import Process, Processes
 from persia.runtime.records import cut_after_last_lines
-from persia.runtime.session import Session
+from persia.runtime.session import ROLES, Session
 from persia.runtime.transport import Kind, Mailbox, Message
 
 _POLL_S = 0.05
@@ -58,6 +58,12 @@ class Options:
     bind: str = "127.0.0.1"
     remote: frozenset[tuple[str, int]] = frozenset()
     emulated: EmulatedDense | None = None
+
+    def torch_roles(self) -> tuple[str, ...]:
+        """Return the roles that need torch: ranks that train, and all where a rendezvous is their meeting place."""
+        if self.rendezvous:
+            return ROLES
+        return () if self.emulated else ("nn_worker",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +127,7 @@ class Attempt:
         self._mailbox = Mailbox(endpoint=own, role="coordinator", index=0, token=bytes.fromhex(session.token))
         path = state / "session.json"
         session.write(path)
-        self.processes = Processes(path, Path(session.attempt) / "errors", locks)
+        self.processes = Processes(path, Path(session.attempt) / "errors", locks, torch=options.torch_roles())
         self._remote = options.remote
         self._expected = {(role, index) for role, count in plan.processes().items() for index in range(count)}
         self._ready: set[tuple[str, int]] = set()
@@ -160,8 +166,13 @@ class Attempt:
 
     def _launch(self) -> None:
         """Start every process of this host; when all are ready, let them begin."""
-        self._interrupts.check()
-        for role, index in sorted(self._expected - self._remote):
+        here = sorted(self._expected - self._remote)
+        self._show("preparing")
+        while not self.processes.ready({role for role, _ in here}):
+            self._interrupts.check()
+            time.sleep(_POLL_S)
+        for role, index in here:
+            self._interrupts.check()
             self.processes.start(role, index)
         self._meet()
         self._serve(lambda: self._ready >= self._expected, "starting", _READY_S)
@@ -277,7 +288,7 @@ class Attempt:
 
     def _obituary(self, process: Process) -> str:
         complaint = self.processes.complaint(process)
-        return f"{process.name} ended with {process.popen.returncode}." + (f" Its last words:\n{complaint}" if complaint else "")
+        return f"{process.name} ended with {process.child.returncode}." + (f" Its last words:\n{complaint}" if complaint else "")
 
     # --- what the processes say -------------------------------------------------------------------------------
 

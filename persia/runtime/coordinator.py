@@ -14,8 +14,9 @@ from persia.runtime import checkpoint as checkpoints_of
 from persia.runtime.attempt import Attempt, Options, Outcome, Progress, RankDied, RunFailed, ShowProgress
 from persia.runtime.interrupts import Interrupts
 from persia.runtime.plan import Plan, make_plan
+from persia.runtime.processes import prepare
 from persia.runtime.records import cut_after_last_lines
-from persia.runtime.session import Session, hold, make_state_folder, socket_endpoints
+from persia.runtime.session import ROLES, Session, hold, make_state_folder, socket_endpoints
 from persia.scenario import Scenario
 
 __all__ = ["Attempt", "Options", "Outcome", "Progress", "RunFailed", "ShowProgress", "run"]
@@ -47,6 +48,7 @@ def run(
         raise RunFailed("simulation.emulated_accelerator: the run needs this accelerator's times in its options.", mistake=True)
     with contextlib.ExitStack() as cleanup:
         interrupts = interrupts or cleanup.enter_context(Interrupts())
+        prepare(ROLES, torch=options.torch_roles())
         lock = _hold(folder)
         cleanup.callback(os.close, lock)
         for attempt in (folder / "attempts").glob("*"):
@@ -140,7 +142,7 @@ def prepared_session(
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(os.close, state_lock)
         cleanup.callback(shutil.rmtree, state, ignore_errors=True)
-        store = cleanup.enter_context(_host_store(options)) if _meet_on_torch(plan, options) else None
+        store = cleanup.enter_context(_host_store(options.rendezvous)) if options.rendezvous else None
         yield (
             Session(
                 scenario=str((folder / "scenario.yaml").resolve()),
@@ -163,17 +165,10 @@ def prepared_session(
         )
 
 
-def _meet_on_torch(plan: Plan, options: Options) -> bool:
-    return bool(options.rendezvous) or (plan.ranks > 1 and options.emulated is None)
-
-
-def _host_store(options: Options) -> contextlib.AbstractContextManager[str]:
-    """Host the ranks' store; one rank alone meets nobody, and its coordinator does not wait for torch."""
+def _host_store(rendezvous: str) -> contextlib.AbstractContextManager[str]:
     from persia.runtime.rendezvous import host_store
 
-    if options.rendezvous is None:
-        return host_store()
-    address, _, port = options.rendezvous.rpartition(":")
+    address, _, port = rendezvous.rpartition(":")
     return host_store(address, int(port))
 
 

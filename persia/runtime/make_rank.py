@@ -8,7 +8,7 @@ from persia.runtime.checkpoint import Checkpoint, read_dense
 from persia.runtime.evaluation import Evaluation
 from persia.runtime.node import Context, Made
 from persia.runtime.rank import Rank
-from persia.runtime.rendezvous import attempt_store, open_store, reduce_at
+from persia.runtime.rendezvous import ranks_store, reduce_at
 from persia.runtime.trainer import Trainer
 from persia.schedule.modes import Reduction
 from persia.schedule.rank import RankSchedule
@@ -20,9 +20,9 @@ def make(context: Context) -> Made:
     trainer = Trainer(plan, context.index, session.device)
     if session.restore is not None:
         trainer.load(read_dense(Checkpoint.of(Path(session.restore))))
-    if session.store is not None and plan.ranks > 1:
+    if plan.ranks > 1:
         reduce_at(session.bind or "127.0.0.1")
-        trainer.join(attempt_store(open_store(session.store), session), context.index)
+        trainer.join(ranks_store(session, context.index), context.index)
     schedule = RankSchedule(plan.header.rank, context.index, session.first_step)
     driver = context.driver(schedule)
     evaluation = Evaluation(driver, plan, context.data)

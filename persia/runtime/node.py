@@ -1,8 +1,7 @@
 """One process of a run: opens its inbox, makes its role, serves until it is told to stop.
 
-`python -m persia.runtime.node SESSION.json ROLE INDEX LIFE PARENT` is what the coordinator starts; LIFE counts restarts
-from 0, PARENT is the coordinator's process, which this one does not outlive.  With `-` for the session it serves one session
-after another, each named by a line of its standard input.
+`main` is what a forker of the coordinator runs; LIFE counts restarts from 0, PARENT is the forker's process, which this one
+does not outlive.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -228,30 +228,22 @@ def _die_with(parent: int) -> None:
     os._exit(1)
 
 
-def over_mark(session_path: Path, role: str, index: int) -> Path:
-    """Return the file by which a process that serves more sessions says that it is done with this one."""
-    return session_path.with_name(f"{role}-{index}.over")
+def process_name(role: str, index: int) -> str:
+    """Return what the kernel calls a role's process: its last word and its index."""
+    return f"{role.rpartition('_')[2]}-{index}"
 
 
 def main(arguments: list[str]) -> int:
-    """Run one process; return its exit code."""
+    """Run one process, `SESSION.json ROLE INDEX LIFE PARENT`; return its exit code."""
     session_path, role, index, life, parent = arguments
+    with suppress(OSError):  # what `ps` and `top` show
+        Path("/proc/self/comm").write_text(process_name(role, int(index)), encoding="ascii")
     threading.Thread(target=_die_with, args=(int(parent),), name="orphan", daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's, which tells everyone to stop
     logging.basicConfig(level=logging.WARNING, format=f"{role} {index}: %(message)s", stream=sys.stderr)
-    paths = map(str.strip, iter(sys.stdin.readline, "")) if session_path == "-" else (session_path,)
     try:
-        for path in map(Path, paths):
-            serve(Session.read(path), role, int(index), int(life), parent=int(parent))
-            if session_path == "-":
-                over_mark(path, role, int(index)).touch()
+        serve(Session.read(Path(session_path)), role, int(index), int(life), parent=int(parent))
     except (*MISTAKES, OSError) as error:
         sys.stderr.write(f"{role} {index}: {error}\n")
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    _code = main(sys.argv[1:])
-    sys.stderr.flush()
-    os._exit(_code)  # at once: a training thread may still wait for a rank that is gone

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from persia.runtime.forker import Child, Forker, forker_of
 
 _VAIN_LIVES_MAX = 3  # in a row
 _TAIL_LINES = 12
@@ -33,7 +34,7 @@ class Process:
     role: str
     index: int
     life: int
-    popen: subprocess.Popen[bytes]
+    child: Child
     trained: int = 0
     vain: int = 0
 
@@ -46,29 +47,24 @@ class Process:
 class Processes:
     """All processes of an attempt; their complaints go to a file each in `folder`."""
 
-    def __init__(self, session_path: Path, folder: Path, locks: Sequence[int] = ()) -> None:
-        """Keep `locks`, file descriptors, open in every process."""
+    def __init__(self, session_path: Path, folder: Path, locks: Sequence[int] = (), *, torch: Container[str] = ("nn_worker",)) -> None:
+        """Keep `locks`, file descriptors, open in every process; `torch` are the roles that need it."""
         self._session_path = session_path
         self._locks = locks
         self._folder = folder
+        self._torch = torch
         self._all: dict[tuple[str, int], Process] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
+    def ready(self, roles: Iterable[str]) -> bool:
+        """Return whether processes of these roles start at once; what they need is being imported otherwise."""
+        return prepare(roles, torch=self._torch)
+
     def start(self, role: str, index: int, life: int = 0) -> Process:
-        """Start a process of its own session, so that Ctrl-C at the terminal reaches the coordinator only."""
-        words = (str(self._session_path), role, str(index), str(life), str(os.getpid()))
-        command = [sys.executable, "-m", "persia.runtime.node", *words]
+        """Start a process in a session of its own, so that Ctrl-C at the terminal reaches the coordinator only."""
         with self._errors(role, index).open("ab") as errors:
-            popen = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=errors,
-                stderr=errors,
-                start_new_session=True,
-                env=child_environment(),
-                pass_fds=self._locks,
-            )
-        process = Process(role=role, index=index, life=life, popen=popen)
+            child = _forker(role, self._torch).fork([str(self._session_path), role, str(index), str(life)], errors.fileno(), self._locks)
+        process = Process(role=role, index=index, life=life, child=child)
         self._all[role, index] = process
         return process
 
@@ -81,7 +77,7 @@ class Processes:
 
     def dead(self) -> list[Process]:
         """Return the processes that have ended."""
-        return [process for process in self._all.values() if process.popen.poll() is not None]
+        return [process for process in self._all.values() if process.child.poll() is not None]
 
     def keeps_dying(self, process: Process) -> bool:
         """Return whether restarting it again is hopeless."""
@@ -95,18 +91,18 @@ class Processes:
 
     def pids(self) -> dict[tuple[str, int], int]:
         """Return the process ID of each role's process."""
-        return {key: process.popen.pid for key, process in self._all.items()}
+        return {key: process.child.pid for key, process in self._all.items()}
 
     def end(self, patience_s: float) -> None:
         """Wait for all to end by themselves, then kill the rest; returns when none is left."""
         due_s = time.monotonic() + patience_s
         for process in self._all.values():
             try:
-                process.popen.wait(max(0.0, due_s - time.monotonic()))
+                process.child.wait(max(0.0, due_s - time.monotonic()))
             except subprocess.TimeoutExpired:
-                process.popen.kill()
+                process.child.kill()
         for process in self._all.values():
-            process.popen.wait()
+            process.child.wait()
 
     def kill(self) -> None:
         """Kill all at once."""
@@ -116,11 +112,23 @@ class Processes:
     def kill_all_but(self, spared: Container[tuple[str, int]]) -> None:
         """Kill the processes whose (role, index) is not spared; does not wait for their end."""
         for key, process in self._all.items():
-            if key not in spared and process.popen.poll() is None:
-                process.popen.kill()
+            if key not in spared and process.child.poll() is None:
+                process.child.kill()
 
     def _errors(self, role: str, index: int) -> Path:
         return self._folder / f"{role}-{index}.err"
+
+
+def prepare(roles: Iterable[str], *, torch: Container[str]) -> bool:
+    """Let all that these roles need, some of them torch, be imported by processes beside this one; return whether it is."""
+    forkers = [_forker(role, torch) for role in roles]
+    for forker in forkers:
+        forker.hear()
+    return all(forker.ready or forker.gone for forker in forkers)
+
+
+def _forker(role: str, torch: Container[str]) -> Forker:
+    return forker_of(child_environment(), torch=role in torch)
 
 
 def child_environment() -> dict[str, str]:

@@ -24,6 +24,7 @@ from persia import __version__
 from persia.runtime.session import Session
 
 _LOOK_S = 0.05
+_RANK_LOOK_S = 0.005
 _PATIENCE = timedelta(minutes=10)  # for the other processes of a run to come up
 _SIOCGIFADDR = 0x8915  # linux/sockios.h: the IPv4 address of an interface
 
@@ -62,6 +63,29 @@ def open_store(address: str) -> TCPStore:
         raise RendezvousError(
             f"no run is to be found at {address}: {_first_line(error)}. Start `persia train --rendezvous` first."
         ) from error
+
+
+def ranks_store(session: Session, rank: int) -> Store:
+    """Return the store where the ranks of an attempt meet: that of the rendezvous or, on one host, rank 0's, named in a file.
+
+    Raises:
+        RendezvousError: nobody hosts it.
+    """
+    if session.store is not None:
+        return attempt_store(open_store(session.store), session)
+    named = Path(session.state) / "ranks-store"
+    if rank == 0:
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        partial = named.with_suffix(".partial")
+        partial.write_text(f"127.0.0.1:{store.port}", encoding="ascii")
+        partial.rename(named)
+        return store
+    due_s = time.monotonic() + _PATIENCE.total_seconds()
+    while not named.exists():
+        if time.monotonic() > due_s:
+            raise RendezvousError(f"rank 0 has not come within {_PATIENCE}.")
+        time.sleep(_RANK_LOOK_S)
+    return open_store(named.read_text(encoding="ascii"))
 
 
 def attempt_store(store: Store, session: Session) -> PrefixStore:

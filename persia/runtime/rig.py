@@ -1,14 +1,12 @@
 """Measures what each thread of each role costs: one batch at a time passes through one process of every role.
 
 A run in which nothing overlaps (mode sync, one rank) is a rig on which every stage works alone: the kernel's clock of each
-thread, read before and after some batches, tells what a batch costs there.  The processes stay alive from point to point.
+thread, read before and after some batches, tells what a batch costs there.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -21,19 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from persia.runtime.attempt import Attempt, Options, Outcome, RunFailed
+from persia.runtime.attempt import Attempt, Options, Outcome
 from persia.runtime.coordinator import prepared_session
 from persia.runtime.interrupts import Interrupts
-from persia.runtime.node import over_mark
 from persia.runtime.plan import make_plan
-from persia.runtime.processes import Process, Processes, child_environment
+from persia.runtime.processes import Processes
 from persia.runtime.records import TRACES
 from persia.scenario import Scenario
 from persia.trace import Span, read_trace
 
 _LOOK_S = 0.02
 _PATIENCE_S = 60.0
-_OVER_S = 10.0
 _OWN_THREAD = "main"
 _TRAIN = "train"
 
@@ -55,57 +51,10 @@ class Measured:
     noise_cv: float
 
 
-class KeptProcesses(Processes):
-    """Processes that serve one session after another."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder / "no-session", folder / "errors")
-        self._session = folder
-        self._serving: list[tuple[str, int]] = []
-
-    def next_session(self, path: Path) -> None:
-        """From now on `start` means this session."""
-        self._session = path
-        self._serving.clear()
-
-    def start(self, role: str, index: int, life: int = 0) -> Process:
-        """Tell the role's process of the session; start it where there is none."""
-        process = self._all.get((role, index))
-        if process is None or process.popen.poll() is not None:
-            command = [sys.executable, "-m", "persia.runtime.node", "-", role, str(index), str(life), str(os.getpid())]
-            with self._errors(role, index).open("ab") as errors:
-                popen = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=errors, stderr=errors, start_new_session=True, env=child_environment()
-                )
-            process = self._all[role, index] = Process(role=role, index=index, life=life, popen=popen)
-        assert process.popen.stdin is not None
-        process.popen.stdin.write(f"{self._session}\n".encode())
-        process.popen.stdin.flush()
-        self._serving.append((role, index))
-        return process
-
-    def end(self, patience_s: float) -> None:
-        """Wait until all are done with the session, their traces whole; they stay."""
-        due_s = time.monotonic() + _OVER_S
-        while not all(over_mark(self._session, *key).exists() for key in self._serving):
-            if time.monotonic() > due_s:
-                raise RunFailed("a process of the rig does not end its session", mistake=False)
-            time.sleep(_LOOK_S / 4)
-
-    def kill(self) -> None:
-        """They stay."""
-
-    def kill_all_but(self, spared: Any) -> None:
-        """They stay."""
-
-    def close(self) -> None:
-        """End all."""
-        super().kill_all_but(())
-        super().end(0.0)
-
-
 class _RigAttempt(Attempt):
-    """An attempt that ends when it has measured long enough."""
+    """An attempt that ends when it has measured long enough; `resident_gib` is each role's memory then."""
+
+    resident_gib: dict[str, float]
 
     def measure(self, warm_batches: int, batches: int, seconds: float) -> None:
         """Train until so many batches behind the warm-up are done and so much time has passed."""
@@ -114,6 +63,7 @@ class _RigAttempt(Attempt):
         began_s = time.monotonic()
         enough = warm_batches + batches
         self._serve(lambda: self._trained_batches() >= enough and time.monotonic() - began_s >= seconds, "measuring", _PATIENCE_S)
+        self.resident_gib = {role: resident_gib(pid) for (role, _), pid in self.processes.pids().items()}
         self.stop()
 
     def _trained_batches(self) -> int:
@@ -121,13 +71,13 @@ class _RigAttempt(Attempt):
 
 
 class Rig:
-    """The processes, and the folder in which their sessions live."""
+    """Measures point after point, in a folder; `resident_gib` is the memory of each role's process at the last."""
 
     def __init__(self, folder: Path, interrupts: Interrupts) -> None:
         self._folder = folder
         self._interrupts = interrupts
         self._number = 0
-        self.processes = KeptProcesses(folder)
+        self.resident_gib: dict[str, float] = {}
 
     def measure(self, scenario: Scenario, scenario_text: str, *, warm_batches: int, batches: int, seconds: float) -> Measured:
         """Return what a batch of the scenario costs; `scenario_text` is its YAML.  Raises RunFailed."""
@@ -141,42 +91,25 @@ class Rig:
             session, state, _ = cleanup.enter_context(prepared_session(plan, folder, None, began_at_s, Options(save=False)))
             outcome = Outcome(plan=plan)
             attempt = _RigAttempt(plan, session, state, Options(save=False), outcome, lambda progress: None, self._interrupts, ())
-            attempt.processes = self.processes
             cleanup.callback(attempt.close)
-            self.processes.next_session(state / "session.json")
-            with _samples(self.processes) as samples:
+            with _samples(attempt.processes) as samples:
                 attempt.measure(warm_batches, batches, seconds)
+            self.resident_gib = attempt.resident_gib
         return _measured(np.array(outcome.trained_s) + session.began_at_s, samples, Path(session.attempt), warm_batches, session.began_at_s)
-
-    def resident_gib(self) -> dict[str, float]:
-        """Return the memory of each role's process as it stands, in GiB."""
-        page_bytes = os.sysconf("SC_PAGE_SIZE")
-        found = {}
-        for (role, _), pid in self.processes.pids().items():
-            found[role] = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * page_bytes / 2.0**30
-        return found
-
-    def close(self) -> None:
-        """End the processes."""
-        self.processes.close()
 
 
 @contextmanager
 def open_rig(interrupts: Interrupts) -> Iterator[Rig]:
     """Give a rig in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="persia-rig-") as folder:
-        rig = Rig(Path(folder), interrupts)
-        try:
-            yield rig
-        finally:
-            rig.close()
+        yield Rig(Path(folder), interrupts)
 
 
 _Sample = tuple[float, dict[tuple[str, str], float], float]  # time, seconds by role and thread, coordinator's seconds
 
 
 @contextmanager
-def _samples(processes: KeptProcesses) -> Iterator[list[_Sample]]:
+def _samples(processes: Processes) -> Iterator[list[_Sample]]:
     """Read all threads' clocks every few milliseconds while the block runs."""
     taken: list[_Sample] = []
     over = threading.Event()
@@ -196,6 +129,11 @@ def _samples(processes: KeptProcesses) -> Iterator[list[_Sample]]:
     finally:
         over.set()
         looker.join()
+
+
+def resident_gib(pid: int) -> float:
+    """Return the memory of a process in GiB, what it shares with others included."""
+    return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2.0**30
 
 
 def thread_seconds(pid: int) -> dict[str, float]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,19 +24,20 @@ _GATHER_RANKS = 3
 
 def reduce_seconds(ranks: int, paths: Sequence[str], folder: str) -> list[dict[str, Any]]:
     """Return what rank 0 of `ranks` has measured of each scenario file: see `rig_reduce`; complaints go to a file in `folder`."""
-    with host_store() as store:
-        command = [sys.executable, "-m", "persia.runtime.rig_reduce"]
-        errors = (Path(folder) / "host.reduce.err").open("ab")
-        started = [
-            subprocess.Popen(
-                [*command, str(rank), str(ranks), store, *paths], stdout=subprocess.PIPE, stderr=errors, env=child_environment()
-            )
-            for rank in range(ranks)
-        ]
+    command = [sys.executable, "-m", "persia.runtime.rig_reduce"]
+    with ExitStack() as cleanup:
+        store = cleanup.enter_context(host_store())
+        errors = cleanup.enter_context((Path(folder) / "host.reduce.err").open("ab"))
+        started = []
+        for rank in range(ranks):
+            words = [*command, str(rank), str(ranks), store, *paths]
+            output = subprocess.PIPE if rank == 0 else subprocess.DEVNULL
+            process = cleanup.enter_context(subprocess.Popen(words, stdout=output, stderr=errors, env=child_environment()))
+            cleanup.callback(process.kill)
+            started.append(process)
         printed, _ = started[0].communicate(timeout=120)
         for process in started[1:]:
             process.wait(30)
-        errors.close()
     return [json.loads(line) for line in printed.decode().splitlines()]
 
 

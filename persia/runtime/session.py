@@ -27,7 +27,8 @@ class Session:
 
     `attempt` is its folder of logs and traces, `state` the folder of tables and sockets that ends with the run, `restore`
     the checkpoint to begin from.  `endpoints` are the inboxes of each role; where they are not known beforehand, every process
-    binds a port of `bind`, and all learn of each other at `store`, HOST:PORT of the rendezvous, where ranks meet too.
+    binds a port of `bind`, and all learn of each other at `store`, HOST:PORT of the rendezvous, where ranks meet too (without
+    one they meet at rank 0).
     """
 
     scenario: str

@@ -1,6 +1,6 @@
 """What one parameter server does over its real socket: `python tests/benchmarks/bench_server.py [--dims 16 64 128]`.
 
-A server's process as a run starts it (`persia.runtime.node`), one table of ten million rows in a memory-mapped file, Adagrad,
+A server's process as a run starts it (forked), one table of ten million rows in a memory-mapped file, Adagrad,
 one thread; this process plays the embedding worker.  Requests of 20,000 unique keys, Zipf 1.05, are looked up and then
 updated.  Prints, beside the figures of the original's server:
 
@@ -109,7 +109,7 @@ class Served:
         self._worker = self._mailbox(session, "embedding_worker")
         self._worker.connect("parameter_server", 0, session.endpoints["parameter_server"][0])
         self._processes = Processes(folder / "session.json", folder / "errors")
-        self.pid = self._processes.start("parameter_server", 0).popen.pid
+        self.pid = self._processes.start("parameter_server", 0).child.pid
         ready = self._coordinator.receive(PATIENCE_S)
         while isinstance(ready, Message) and ready.kind is not Kind.READY:
             ready = self._coordinator.receive(PATIENCE_S)

@@ -111,10 +111,9 @@ def servers_in(group: Path) -> Iterator[None]:
 
     def look() -> None:
         while not over.wait(0.05):
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
+            for path in Path("/proc").glob("[0-9]*/comm"):
                 try:
-                    words = path.read_bytes().split(b"\0")
-                    if b"persia.runtime.node" in words and b"parameter_server" in words:
+                    if path.read_text(encoding="utf-8").startswith("server-"):
                         (group / "cgroup.procs").write_text(path.parent.name)
                 except OSError:
                     continue

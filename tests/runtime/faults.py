@@ -109,7 +109,8 @@ class Killer:
         if progress.phase == "evaluating":
             for path in Path(attempt._session.state).glob("parameter_server-*/applied"):
                 self.applied[int(path.parent.name.split("-")[1])] = AppliedLog(path).batches()
-        if self._left and progress.fraction >= self._left[0].fraction and progress.fraction > self._fraction:
+        due = self._left and progress.fraction >= self._left[0].fraction and progress.fraction > self._fraction
+        if due and self._left[0].victims[0] in attempt.processes.pids():
             self._fraction = progress.fraction
             time.sleep(self._random.uniform(0.0, 0.05))  # progress is reported at fixed times
             kill = self._left.pop(0)
@@ -217,8 +218,8 @@ class Command:
             )  # fmt: skip
 
     def roles(self) -> list[int]:
-        """The process IDs of the roles that run."""
-        return children_of(self.popen.pid)
+        """The process IDs of the roles that run, and of what has started them."""
+        return [pid for forker in children_of(self.popen.pid) for pid in (forker, *children_of(forker))]
 
     def wait_until(self, there: Callable[[], object], what: str) -> None:
         """Wait until something holds; the command must still run then."""

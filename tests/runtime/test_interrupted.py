@@ -35,7 +35,7 @@ def preparing(run: Path, command: Command) -> bool:
 
 
 def starting(run: Path, command: Command) -> bool:
-    return len(command.roles()) == 7
+    return len(command.roles()) == 9  # two forkers among them
 
 
 def meeting(run: Path, command: Command) -> bool:

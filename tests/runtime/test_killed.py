@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from statistics import median
 
 import pytest
 
@@ -36,14 +35,12 @@ VICTIMS: tuple[Name, ...] = (
     ("loader", 0),
 )
 COME_BACK_S = 5.0
-BUSY_S = 30.0  # the longest, where other tests have the processors
 
 
 def check_times(run: Run, killer: Killer) -> None:
     times_s = seconds_to_come_back(run, killer.killed)
     print(f"{len(times_s)} of {len(killer.killed)} killed processes worked again after at most {max(times_s):.2f} s: {sorted(times_s)}")
-    assert median(times_s) < COME_BACK_S
-    assert max(times_s) < BUSY_S
+    assert max(times_s) < COME_BACK_S
 
 
 @pytest.mark.slow

@@ -145,7 +145,7 @@ def test_roles_end_soon_after_their_coordinator(tmp_path: Path, moment: str) -> 
     scenario = write_scenario(small("schedule.mode=hybrid", steps=20_000), tmp_path / "small.yaml")
     rank_log = tmp_path / "run" / "attempts" / "001" / "logs" / "nn_worker-0.jsonl"
     with Command(tmp_path, scenario, "--out", tmp_path / "run") as command:
-        command.wait_until(lambda: len(command.roles()) == 7, "seven roles")
+        command.wait_until(lambda: len(command.roles()) == 9, "seven roles and two forkers")
         if moment == "training":
             command.wait_until(lambda: rank_log.exists() and rank_log.stat().st_size > 30_000, "training")
         roles = command.roles()

@@ -44,14 +44,21 @@ def dying(function: Callable[..., Any], when: str, number: int) -> Callable[...,
 
 
 def main() -> None:
-    """Find out which process this is."""
-    words = sys.orig_argv
-    if "persia.runtime.node" not in words or "DYING" not in os.environ:
+    """In a forker, whose processes begin with `node.main`."""
+    if "persia.runtime.forker" not in sys.orig_argv or "DYING" not in os.environ:
         return
-    role, index, life = words[words.index("persia.runtime.node") + 2 :][:3]
-    places = json.loads(os.environ["DYING"]).get(f"{role}-{index}", [])
-    if int(life) < len(places):
-        die_at(places[int(life)])
+    from persia.runtime import node
+
+    serve = node.main
+
+    def run(arguments: list[str]) -> int:
+        _, role, index, life, _ = arguments
+        places = json.loads(os.environ["DYING"]).get(f"{role}-{index}", [])
+        if int(life) < len(places):
+            die_at(places[int(life)])
+        return serve(arguments)
+
+    node.main = run
 
 
 main()
