@@ -179,6 +179,7 @@ def main(descriptor: int, torch: bool) -> int:
     """Serve requests until nobody listens; returns in the forked processes too, with their exit code."""
     _prepare(torch)
     gc.freeze()
+    own_pid = os.getpid()  # not the parent that a process asks for later: it may be an orphan by then
     here = socket.socket(fileno=descriptor)
     awake, wake = socket.socketpair()
     wake.setblocking(False)
@@ -207,7 +208,7 @@ def main(descriptor: int, torch: bool) -> int:
                 os.dup2(descriptors[0], number)
             asked = json.loads(message)
             os.chdir(asked["folder"])
-            return node.main([*asked["arguments"], str(os.getppid())])
+            return node.main([*asked["arguments"], str(own_pid)])
         _say(here, {"forked": pid})
         for descriptor in descriptors:
             os.close(descriptor)
