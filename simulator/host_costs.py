@@ -8,8 +8,9 @@ Shapes: B samples, F features, S servers; N ID occurrences, U unique rows, P poo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from persia.scenario import Profile, Scenario
 from simulator.costs import dense_flops_per_sample, dense_layer_parameters
@@ -19,6 +20,7 @@ WIRES = ("fp32", "fp16", "fp16-scaled")
 _BYTES_PER_VALUE = {"fp32": 4.0, "fp16": 2.0, "fp16-scaled": 2.0 + 4.0 / 256}
 _HEADER_BYTES = 128.0  # of a message, about: header and array descriptions
 _ID_BYTES, _OFFSET_BYTES, _KEY_BYTES, _FLOAT_BYTES = 8.0, 4.0, 8.0, 4.0
+_FIXED = ("batch", "server", "message", "request")  # what a constant is paid per, however much a batch holds
 _L2_VALUES = 131_072.0  # float32 values that half a megabyte of cache holds
 
 
@@ -108,6 +110,13 @@ def quantities(scenario: Scenario) -> Quantities:
 Terms = Mapping[str, float]  # constant of the profile -> what it multiplies
 
 
+class Constants(Protocol):
+    """Constants by name: a profile, or a mapping."""
+
+    def __getitem__(self, name: str, /) -> float:
+        """Return a constant's value."""
+
+
 def _by_wire(name: str, wire: str, count: float) -> dict[str, float]:
     return {f"{name}.{each}": count if each == wire else 0.0 for each in WIRES}
 
@@ -176,6 +185,38 @@ def stage_terms(q: Quantities) -> dict[str, Terms]:
     }
 
 
+THREADS: Mapping[str, Sequence[str]] = {
+    "loader": ("loader",),
+    "worker": ("dedup", "pool", "un-pool", "worker rest"),
+    "server": ("server",),
+    "rank": ("rank rest",),
+    "train": ("train",),
+    "io": ("io",),
+}
+"""Kinds of threads, and the stages that each carries out."""
+
+
+def crowd_terms(constants: Constants, q: Quantities) -> dict[str, Terms]:
+    """Return for each kind of thread the factors that make its processor time on a crowded machine, and what they multiply.
+
+    Where threads always have something to do, what a batch or a message costs however small it is falls, as fewer of them
+    wake a sleeping thread; what grows with its size rises, as caches are shared.
+    """
+    stages = stage_terms(q)
+    found: dict[str, Terms] = {}
+    for thread, names in THREADS.items():
+        parts = {"fixed": 0.0, "sized": 0.0}
+        for name, count in (each for stage in names for each in stages[stage].items() if each[1]):
+            parts["fixed" if name.rpartition("s_per_")[2] in _FIXED else "sized"] += constants[name] * count
+        found[thread] = {f"host.crowd.{thread}_{part}": seconds for part, seconds in parts.items()}
+    return found
+
+
+def slowdowns(profile: Profile, q: Quantities) -> dict[str, float]:
+    """Return for each kind of thread how many times longer a batch takes beside busy cores than beside idle ones."""
+    return {thread: stage_seconds(profile, terms) / sum(terms.values()) for thread, terms in crowd_terms(profile, q).items()}
+
+
 def messages(q: Quantities) -> float:
     """Return the messages of a batch.
 
@@ -190,7 +231,7 @@ def bytes_moved(q: Quantities) -> float:
     return q.features_bytes + q.samples_bytes + 2.0 * q.pooled_bytes + q.servers * (2.0 * q.keys_bytes + 2.0 * q.rows_bytes) + exchanged
 
 
-def stage_seconds(profile: Profile, terms: Terms) -> float:
+def stage_seconds(profile: Constants, terms: Terms) -> float:
     """Return the seconds of a stage."""
     return sum(profile[name] * count for name, count in terms.items() if count)
 
@@ -200,7 +241,7 @@ class JobCosts:
     """Seconds of each job and bytes of each message of one batch; per server where a job is one server's."""
 
     cores: float
-    slowdown: float  # of all work while other cores are busy
+    slowdown: Mapping[str, float]  # of each kind of thread while other cores are busy
     noise_cv: float  # of each job's time
     wake_s: float
     post_s: float  # what another thread of a process has done, heard by its own
@@ -279,7 +320,7 @@ def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
     )
     return JobCosts(
         cores=profile["host.cores"] - profile["host.background_cores"],
-        slowdown=profile["host.slowdown"],
+        slowdown=slowdowns(profile, q),
         noise_cv=profile["host.noise_cv"],
         wake_s=profile["host.wake_s"],
         post_s=rank_message_s,

@@ -6,7 +6,7 @@ processor time at both ends, then the receiver's attention; a link of limited ra
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from persia.scenario import Scenario
@@ -27,11 +27,12 @@ class HostProcess(Process):
 
     schedule: Any
 
-    def __init__(self, role: str, index: int, schedule: Any, group: Group) -> None:
+    def __init__(self, role: str, index: int, schedule: Any, group: Group, slowdown: Mapping[str, float]) -> None:
+        """Start its threads; `slowdown` is each thread's, as `host_costs.slowdowns` names them."""
         super().__init__(role, index, schedule)
-        self.main = Thread(group)
-        self.io = Thread(group)
-        self.beside = Thread(group)
+        self.main = Thread(group, slowdown[role.rpartition("_")[2] if role != "nn_worker" else "rank"])
+        self.io = Thread(group, slowdown["io"])
+        self.beside = Thread(group, slowdown["train"])
 
 
 class HostDriving(Driving):
@@ -52,7 +53,7 @@ class HostDriving(Driving):
         self._processor.run_next(process.main, made)
 
     def _work(self, work_s: float, then: Then, *args: Any) -> Job:
-        return Job(work_s * self._noise.factor(), self.costs.slowdown, then, args)
+        return Job(work_s * self._noise.factor(), then, args)
 
     def _do(self, process: HostProcess, work_s: float, then: Then, *args: Any) -> None:
         """Let the process's own thread work, as a part of what it is carrying out."""

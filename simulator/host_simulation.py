@@ -94,7 +94,7 @@ class HostSimulation(HostDriving):
         made = []
         for index, schedule in enumerate(schedules):
             group = self._processor.group() if quota is None else self._processor.group(quota)
-            made.append(HostProcess(role, index, schedule, group))
+            made.append(HostProcess(role, index, schedule, group, self.costs.slowdown))
         return made
 
     def _emulated_ranks(self) -> EmulatedRanks | None:
@@ -195,7 +195,7 @@ class HostSimulation(HostDriving):
         if server.schedule.limits.service_slots == 1:
             self._do_stage(server, name, batch, work_s, then, *args)
         else:
-            self._processor.run(Thread(server.main.group), self._work(work_s, self.report, server, then, args))
+            self._processor.run(Thread(server.main.group, server.main.slowdown), self._work(work_s, self.report, server, then, args))
 
     def _do_stage(self, process: HostProcess, name: str, batch: int, work_s: float, then: Then, *args: Any) -> None:
         """Let the process's own thread do a stage of a batch, and keep its span where spans are kept."""
@@ -298,7 +298,7 @@ class HostSimulation(HostDriving):
 
         for rank, _, _ in joined:
             process = self._ranks[rank]
-            self._processor.run(Thread(process.main.group), self._work(self.costs.reduce_s, reduced))
+            self._processor.run(Thread(process.main.group, process.beside.slowdown), self._work(self.costs.reduce_s, reduced))
 
     def _finish_training(self, index: int, batch: int, since_s: float) -> None:
         rank = self._ranks[index]

@@ -6,7 +6,7 @@ wakes goes where the fewest run, its last core where several are alike, and the 
 one core has two more than another, and only at a tick of the scheduler's clock: a core that falls idle for less than
 half a millisecond on average takes nothing from another (`sysctl_sched_migration_cost`), so short jobs wait behind long
 ones beside an idle core (Lozi et al., "The Linux scheduler: a decade of wasted cores", EuroSys 2016).  A job's work is
-given in seconds on a core whose neighbours idle; while other cores are busy it runs slower, by its slowdown.
+given in seconds on a core whose neighbours idle; while other cores are busy it takes longer, by its thread's slowdown.
 
 A group of threads may have a quota, as a control group of Linux has: in every period of `PERIOD_S` it gets so many
 core-seconds, and when they are used up its threads wait for the next period (Turner, Rao and Rao, "CPU bandwidth control
@@ -32,10 +32,9 @@ _NOTHING_S = 1e-9  # less work than this is rounding
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Work for one thread: seconds on a core whose neighbours idle, how many times longer beside busy ones, what follows."""
+    """Work for one thread: seconds on a core whose neighbours idle, and what follows."""
 
     work_s: float
-    slowdown: float
     then: Callable[..., None]
     args: tuple[Any, ...] = ()
 
@@ -54,12 +53,17 @@ class Group:
 
 
 class Thread:
-    """One thread and its queue of jobs; `busy_s` is the processor time it has used."""
+    """One thread and its queue of jobs; `busy_s` is the processor time it has used.
 
-    __slots__ = ("busy_s", "core", "group", "job", "jobs", "left_s", "share", "speed")
+    Its work takes `slowdown` times longer beside busy cores than beside idle ones; where that is less than one, what many jobs
+    in a row save weighs more than what they lose to a cold cache.
+    """
 
-    def __init__(self, group: Group) -> None:
+    __slots__ = ("busy_s", "core", "group", "job", "jobs", "left_s", "share", "slowdown", "speed")
+
+    def __init__(self, group: Group, slowdown: float = 1.0) -> None:
         self.group = group
+        self.slowdown = slowdown
         self.jobs: deque[Job] = deque()
         self.job: Job | None = None  # under way, or just ending
         self.core = 0  # on which it runs, or ran last
@@ -152,10 +156,10 @@ class Processor:
         others = max(0.0, busy - 1.0) / max(1, len(self._queues) - 1)
         next_s = min(balanced_s, self._quotas_end_s())
         for thread in self._running:
-            if thread.share == 0.0 or thread.job is None:
+            if thread.share == 0.0:
                 thread.speed = 0.0
                 continue
-            thread.speed = thread.share / (1.0 + (thread.job.slowdown - 1.0) * others)
+            thread.speed = thread.share / (1.0 + (thread.slowdown - 1.0) * others)
             next_s = min(next_s, max(0.0, thread.left_s) / thread.speed)
         self._engine.call_later(next_s, self._change, self._serial)
 

@@ -33,10 +33,7 @@ LEFT_OUT = (
     _Without(name="host overhead per command and message", constants=dict.fromkeys(_OVERHEAD, 0.0)),
     _Without(name="sharing of the cores", constants={"host.cores": _MANY_CORES}),
     _Without(name="popularity skew (IDs uniform)", constants={}, overrides=("model.features[0].zipf=0",)),
-    _Without(
-        name="slower work beside busy cores",
-        constants={"host.slowdown": 1.0},
-    ),
+    _Without(name="what crowding changes of a thread's work", constants={"_fixed": 1.0, "_sized": 1.0}),
 )
 
 
@@ -74,6 +71,6 @@ def _changed(profile: Path, constants: Mapping[str, float]) -> str:
     tree = yaml.safe_load(profile.read_text(encoding="utf-8"))
     for name, constant in tree["constants"].items():
         for ending, value in constants.items():
-            if name.startswith("host.") and name.endswith(ending) and "train" not in name:
+            if name.startswith("host.") and name.endswith(ending) and not name.startswith("host.rank.train"):
                 constant["value"] = value
     return yaml.safe_dump(tree, sort_keys=False)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.resources import files
-from math import exp, log, sqrt
+from math import log, sqrt
 from pathlib import Path
 from statistics import fmean, median
-from time import monotonic, sleep
+from time import monotonic
 
 from persia.commands.exits import ExitCode, Failure, note
 from persia.commands.fingerprint import core_quota, machine_facts
@@ -21,17 +20,16 @@ from persia.runtime.interrupts import Interrupts
 from persia.runtime.rig import Measured, Rig, open_rig
 from persia.runtime.rig_pieces import draw_seconds_per_id, gather_seconds, reduce_seconds
 from persia.scenario import Scenario, load_scenario
-from simulator.calibration.design import Point, points
-from simulator.calibration.equations import PointTimes, equations, lookup_share, wait_s
+from simulator.calibration.design import Point, crowds, points
+from simulator.calibration.equations import PointTimes, crowd_equations, equations, lookup_share, wait_s
 from simulator.calibration.fit import Fitted, fit
 from simulator.calibration.store import Calibrated, default_profile_path, read_points, write_points, write_profile
 from simulator.host_costs import Terms, quantities
 
-_POINTS = 40
-_TWIN_POINTS = 7  # measured again, alone and beside a second rig that works on the same
-_TWIN_SECONDS, _TWIN_WARM_S = 2.5, 1.2
+_POINTS, _CROWDS = 40, 13
+_AGAIN = 5  # points measured again at the end: how far the machine has drifted
 _DISTINCT, _WARM, _FEWEST = 8, 12, 4
-_SECONDS = 0.7
+_SECONDS, _CROWD_SECONDS, _CROWD_WARM = 0.7, 1.8, 40
 _HOPS = 10.0  # a batch of mode sync waits for eight messages and two threads, one after another
 _REDUCTIONS = {"overlapped": "hybrid", "after_backward": "naive-hybrid"}
 _REDUCE_DIMS = (8, 128)
@@ -42,8 +40,8 @@ class _Findings:
     """What the points have shown."""
 
     points: list[PointTimes] = field(default_factory=list)
+    crowds: list[PointTimes] = field(default_factory=list)
     background_cores: list[float] = field(default_factory=list)
-    slowdown: list[float] = field(default_factory=list)  # logarithms of ratios
     noise_cv: list[float] = field(default_factory=list)
     resident_gib: dict[str, float] = field(default_factory=dict)
     drift: list[float] = field(default_factory=list)  # logarithms of ratios
@@ -55,17 +53,18 @@ def run(*, out: Path | None, as_json: bool, batch_sizes: Sequence[int] | None, a
     path = default_profile_path() if out is None else out
     points_path = path.with_suffix(".points.json")
     earlier = read_points(points_path) if add and points_path.is_file() else []
-    plan = points(_POINTS, batch_sizes)
     with Interrupts() as interrupts, progress_bar("calibrating") as progress:
-        with open_rig(interrupts) as rig, open_rig(interrupts) as twin:
-            findings = _measure_points(rig, twin, plan, progress)
+        with open_rig(interrupts) as rig:
+            findings = _measure_points(rig, points(_POINTS, batch_sizes), crowds(_CROWDS, batch_sizes), progress)
         extra = {**_reduction(), **_gathering(), "host.loader.draw_s_per_id": draw_seconds_per_id()}
         progress(1.0)
     findings.points = [*earlier, *findings.points]
     write_points(points_path, findings.points)
     fitted = {stage: fit(each) for stage, each in equations(findings.points).items()}
+    constants = {name: value for each in fitted.values() for name, value in each.constants.items()}
+    crowded = {f"crowd_{thread}": fit(each) for thread, each in crowd_equations(findings.crowds, constants).items()}
     calibrated = Calibrated(
-        fitted=fitted,
+        fitted={**fitted, **crowded},
         extra={**extra, **_host(findings)},
         quantities=[point.quantities for point in findings.points],
         machine=machine_facts(),
@@ -117,43 +116,43 @@ def rig_scenario(overrides: Sequence[str]) -> Scenario:
     return load_scenario(base, [*common, f"workload.data.distinct_batches={_DISTINCT}", *overrides])
 
 
-def _measure_points(rig: Rig, twin: Rig, plan: Sequence[Point], progress: Callable[[float], None]) -> _Findings:
+def _measure_points(rig: Rig, alone: Sequence[Point], crowds: Sequence[Point], progress: Callable[[float], None]) -> _Findings:
+    """Measure all points, crowded ones between the others, so that a drift of the machine meets both alike."""
     findings = _Findings()
-    total = len(plan) + 3 * _TWIN_POINTS + 4
-    alone: list[tuple[Scenario, Measured]] = []
-    for number, point in enumerate(plan):
-        scenario = rig_scenario(point.overrides)
-        measured = _measure(rig, scenario)
-        findings.points.append(
-            PointTimes(quantities=quantities(scenario), thread_s=measured.thread_s, span_s=measured.span_s, step_s=measured.step_s)
-        )
-        findings.background_cores.append(measured.coordinator_cores)
-        findings.noise_cv.append(measured.noise_cv)
-        alone.append((scenario, measured))
-        progress((number + 1) / total)
-    for number, (scenario, measured) in enumerate(alone[:: max(1, len(alone) // _TWIN_POINTS)][:_TWIN_POINTS]):
-        _note_twin(findings, rig, twin, scenario, measured)
-        progress((len(plan) + 3 * (number + 1)) / total)
+    after = [(number + 1) * len(alone) // (len(crowds) + 1) for number in range(len(crowds))]
+    total = len(alone) + 2 * len(crowds) + _AGAIN + 6
+    done = 0
+    for number, point in enumerate(alone):
+        findings.points.append(_alone(rig, point, findings))
+        for crowd in (crowds[place] for place, at in enumerate(after) if at == number):
+            findings.crowds.append(_crowded(rig, crowd, findings))
+            done += 2
+        done += 1
+        progress(done / total)
     findings.resident_gib = rig.resident_gib
+    for number in range(0, len(alone), max(1, len(alone) // _AGAIN)):
+        again = _alone(rig, alone[number], _Findings())
+        findings.drift.append(log(sum(again.threads().values()) / sum(findings.points[number].threads().values())))
+        progress((done + len(findings.drift)) / total)
     return findings
 
 
-def _note_twin(findings: _Findings, rig: Rig, twin: Rig, scenario: Scenario, earlier: Measured) -> None:
-    """Measure a point while a second rig works on the same, before and after that alone, so that the machine's drift cancels out."""
-    before = _measure(rig, scenario)
-    with ThreadPoolExecutor(1) as beside:
-        working = beside.submit(_measure, twin, scenario, seconds=_TWIN_SECONDS)
-        sleep(_TWIN_WARM_S)
-        together = _measure(rig, scenario)
-        working.result()
-    after = _measure(rig, scenario)
-    alone_s = 0.5 * (sum(before.thread_s.values()) + sum(after.thread_s.values()))
-    findings.slowdown.append(log(sum(together.thread_s.values()) / alone_s))
-    findings.drift.append(log(sum(after.thread_s.values()) / sum(earlier.thread_s.values())))
+def _alone(rig: Rig, point: Point, findings: _Findings) -> PointTimes:
+    scenario = rig_scenario(point.overrides)
+    measured = rig.measure(scenario, resolved_yaml(scenario), warm_batches=_WARM, batches=_FEWEST, seconds=_SECONDS)
+    findings.noise_cv.append(measured.noise_cv)
+    return _times(scenario, measured)
 
 
-def _measure(rig: Rig, scenario: Scenario, *, seconds: float = _SECONDS) -> Measured:
-    return rig.measure(scenario, resolved_yaml(scenario), warm_batches=_WARM, batches=_FEWEST, seconds=seconds)
+def _crowded(rig: Rig, point: Point, findings: _Findings) -> PointTimes:
+    scenario = rig_scenario(point.overrides)
+    measured = rig.measure(scenario, resolved_yaml(scenario), warm_batches=_CROWD_WARM, batches=_CROWD_WARM, seconds=_CROWD_SECONDS)
+    findings.background_cores.append(measured.other_cores)
+    return _times(scenario, measured)
+
+
+def _times(scenario: Scenario, measured: Measured) -> PointTimes:
+    return PointTimes(quantities=quantities(scenario), thread_s=measured.thread_s, span_s=measured.span_s, step_s=measured.step_s)
 
 
 def _host(findings: _Findings) -> dict[str, float]:
@@ -162,14 +161,13 @@ def _host(findings: _Findings) -> dict[str, float]:
     found = {
         "host.cores": quota,
         "host.server.lookup_share": lookup_share(findings.points),
-        "host.background_cores": median(findings.background_cores),
+        "host.background_cores": max(0.0, median(findings.background_cores)),
         "host.noise_cv": median(findings.noise_cv),
         "host.wake_s": max(0.0, median(waits_s)),
     }
     found["host.drift"] = sqrt(fmean([each**2 for each in findings.drift]))
     fixed = {"loader": "loader", "embedding_worker": "worker", "parameter_server": "server", "nn_worker": "rank"}
     found |= {f"{fixed[role]}.fixed_gib": gib for role, gib in findings.resident_gib.items()}
-    found["host.slowdown"] = max(1.0, exp(fmean(findings.slowdown)))
     return found
 
 

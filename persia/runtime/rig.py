@@ -1,7 +1,7 @@
-"""Measures what each thread of each role costs: one batch at a time passes through one process of every role.
+"""Measures what each thread of each role costs, by the kernel's clocks of all threads, read before and after some batches.
 
-A run in which nothing overlaps (mode sync, one rank) is a rig on which every stage works alone: the kernel's clock of each
-thread, read before and after some batches, tells what a batch costs there.
+A run in which nothing overlaps (mode sync, one rank) is a rig on which every stage works alone; one with several ranks and
+permits shows what becomes of it on a crowded machine.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from persia.runtime.records import TRACES
 from persia.scenario import Scenario
 from persia.trace import Span, read_trace
 
-_LOOK_S = 0.02
+_LOOKS = 30
 _PATIENCE_S = 60.0
 _OWN_THREAD = "main"
 _TRAIN = "train"
@@ -47,7 +47,7 @@ class Measured:
     thread_s: Mapping[tuple[str, str], float]
     span_s: Mapping[str, float]
     step_s: float
-    coordinator_cores: float
+    other_cores: float
     noise_cv: float
 
 
@@ -92,7 +92,7 @@ class Rig:
             outcome = Outcome(plan=plan)
             attempt = _RigAttempt(plan, session, state, Options(save=False), outcome, lambda progress: None, self._interrupts, ())
             cleanup.callback(attempt.close)
-            with _samples(attempt.processes) as samples:
+            with _samples(attempt.processes, seconds / _LOOKS) as samples:
                 attempt.measure(warm_batches, batches, seconds)
             self.resident_gib = attempt.resident_gib
         return _measured(np.array(outcome.trained_s) + session.began_at_s, samples, Path(session.attempt), warm_batches, session.began_at_s)
@@ -105,22 +105,22 @@ def open_rig(interrupts: Interrupts) -> Iterator[Rig]:
         yield Rig(Path(folder), interrupts)
 
 
-_Sample = tuple[float, dict[tuple[str, str], float], float]  # time, seconds by role and thread, coordinator's seconds
+_Sample = tuple[float, dict[tuple[str, str], float], float]  # time, seconds by role and thread, idle seconds and this thread's own
 
 
 @contextmanager
-def _samples(processes: Processes) -> Iterator[list[_Sample]]:
-    """Read all threads' clocks every few milliseconds while the block runs."""
+def _samples(processes: Processes, every_s: float) -> Iterator[list[_Sample]]:
+    """Read all threads' clocks now and then while the block runs."""
     taken: list[_Sample] = []
     over = threading.Event()
 
     def look() -> None:
-        while not over.wait(_LOOK_S):
+        while not over.wait(every_s):
             clocks: dict[tuple[str, str], float] = defaultdict(float)
             for (role, _), pid in processes.pids().items():
                 for thread, seconds in thread_seconds(pid).items():
                     clocks[role, thread] += seconds
-            taken.append((time.time(), dict(clocks), time.process_time() - time.thread_time()))
+            taken.append((time.time(), dict(clocks), _idle_seconds() + time.thread_time()))
 
     looker = threading.Thread(target=look, name="clocks", daemon=True)
     looker.start()
@@ -134,6 +134,12 @@ def _samples(processes: Processes) -> Iterator[list[_Sample]]:
 def resident_gib(pid: int) -> float:
     """Return the memory of a process in GiB, what it shares with others included."""
     return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2.0**30
+
+
+def _idle_seconds() -> float:
+    """Return how long the machine's cores have been idle, all together."""
+    words = Path("/proc/stat").read_text(encoding="ascii").split(maxsplit=6)
+    return (int(words[4]) + int(words[5])) / os.sysconf("SC_CLK_TCK")
 
 
 def thread_seconds(pid: int) -> dict[str, float]:
@@ -155,7 +161,8 @@ def _measured(trained_s: Any, samples: Sequence[_Sample], attempt: Path, warm_ba
     inside = [sample for sample in samples if begin_s <= sample[0] <= end_s]
     first, last = inside[0], inside[-1]
     place = np.interp([first[0], last[0]], trained_s, np.arange(len(trained_s)))
-    batches = float(place[1] - place[0])
+    batches, wall_s = float(place[1] - place[0]), last[0] - first[0]
+    used_s = {key: seconds - first[1].get(key, 0.0) for key, seconds in last[1].items()}
     spans: dict[str, list[float]] = defaultdict(list)
     for path in (attempt / TRACES).glob("*.jsonl"):
         for record in read_trace(path):
@@ -166,9 +173,9 @@ def _measured(trained_s: Any, samples: Sequence[_Sample], attempt: Path, warm_ba
     train_s = spans.pop(_TRAIN)
     return Measured(
         batches=batches,
-        thread_s={key: (seconds - first[1].get(key, 0.0)) / batches for key, seconds in last[1].items()},
+        thread_s={key: seconds / batches for key, seconds in used_s.items()},
         span_s={name: sum(seconds) / batches for name, seconds in spans.items()},
-        step_s=(last[0] - first[0]) / batches,
-        coordinator_cores=(last[2] - first[2]) / (last[0] - first[0]),
+        step_s=wall_s / batches,
+        other_cores=(os.cpu_count() or 1) - (sum(used_s.values()) + last[2] - first[2]) / wall_s,
         noise_cv=float(sum(map(np.std, (*spans.values(), train_s))) / sum(map(np.mean, (*spans.values(), train_s)))),
     )

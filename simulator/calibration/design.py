@@ -29,33 +29,50 @@ _CORNERS = ((100, 4, 1, 8), (4200, 27, 1, 128), (4200, 26, 6, 8))  # samples, fe
 
 
 def points(count: int, batch_sizes: Sequence[int] | None = None) -> list[Point]:
-    """Return `count` points; with `batch_sizes` only these are used."""
-    generator = np.random.default_rng(_SEED)
-    made: list[Point] = []
+    """Return `count` points at which one batch after another passes; with `batch_sizes` only these are used."""
+    made = _shapes(count, batch_sizes, _SEED, _CORNERS)
+    for number, shape in enumerate(made):
+        shape += [f"schedule.mode={'async' if number % 3 == 2 else 'sync'}", "schedule.staleness_permits=1"]
+    return [Point(overrides=tuple(shape)) for shape in made]
+
+
+def crowds(count: int, batch_sizes: Sequence[int] | None = None) -> list[Point]:
+    """Return `count` points at which the machine is crowded: several ranks, none of which waits for another (mode async)."""
+    made = _shapes(count, batch_sizes, _SEED + 1, ())
+    for number, shape in enumerate(made):
+        shape += [
+            "schedule.mode=async",
+            f"schedule.staleness_permits={(2, 4, 8)[number // 3 % 3]}",
+            f"cluster.tiers.nn_worker.processes_per_machine={2 + number % 3}",
+            f"cluster.tiers.embedding_worker.processes_per_machine={1 + number // 2 % 3}",
+        ]
+    return [Point(overrides=tuple(shape)) for shape in made]
+
+
+def _shapes(count: int, batch_sizes: Sequence[int] | None, seed: int, corners: Sequence[tuple[int, int, int, int]]) -> list[list[str]]:
+    """Return the overrides that say how large a batch is, in each part of it."""
+    generator = np.random.default_rng(seed)
+    made: list[list[str]] = []
     while len(made) < count:
         samples = int(generator.choice(batch_sizes)) if batch_sizes else _log_uniform(generator, 100, 4200)
         features, ids, dim = int(generator.integers(4, 28)), _log_uniform(generator, 1, 41), 4 * _log_uniform(generator, 2, 33)
-        if not batch_sizes and len(made) < len(_CORNERS):
-            samples, features, ids, dim = _CORNERS[len(made)]
+        if not batch_sizes and len(made) < len(corners):
+            samples, features, ids, dim = corners[len(made)]
         elif samples * features * ids > IDS_PER_BATCH_MAX:
             continue
         number = len(made)
         made.append(
-            Point(
-                overrides=(
-                    f"schedule.mode={'async' if number % 3 == 2 else 'sync'}",
-                    "schedule.staleness_permits=1",
-                    f"workload.batch_size={samples}",
-                    f"model.features[0].count={features}",
-                    f"model.features[0].ids_per_sample={ids}",
-                    f"model.features[0].dim={dim}",
-                    f"model.features[0].rows={_log_uniform(generator, 8_000, 40_000)}",
-                    f"model.dense.layers={_LAYERS[number % len(_LAYERS)]}",
-                    f"cluster.tiers.parameter_server.processes_per_machine={1 + number % 3}",
-                    f"schedule.precision.server_worker={WIRES[int(generator.integers(3))]}",
-                    f"schedule.precision.worker_rank={WIRES[int(generator.integers(3))]}",
-                )
-            )
+            [
+                f"workload.batch_size={samples}",
+                f"model.features[0].count={features}",
+                f"model.features[0].ids_per_sample={ids}",
+                f"model.features[0].dim={dim}",
+                f"model.features[0].rows={_log_uniform(generator, 8_000, 40_000)}",
+                f"model.dense.layers={_LAYERS[number % len(_LAYERS)]}",
+                f"cluster.tiers.parameter_server.processes_per_machine={1 + number % 3}",
+                f"schedule.precision.server_worker={WIRES[int(generator.integers(3))]}",
+                f"schedule.precision.worker_rank={WIRES[int(generator.integers(3))]}",
+            ]
         )
     return made
 

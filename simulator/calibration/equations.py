@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from simulator.host_costs import Quantities, Terms, stage_terms
+from simulator.host_costs import Constants, Quantities, Terms, crowd_terms, stage_terms
 
 _WORKER = ("dedup", "pool", "un-pool")
 
@@ -26,6 +26,18 @@ class PointTimes:
     span_s: Mapping[str, float]
     step_s: float
 
+    def threads(self) -> dict[str, float]:
+        """Return the seconds of each kind of thread, as `host_costs.THREADS` names them."""
+        thread = self.thread_s
+        return {
+            "loader": thread["loader", "main"],
+            "worker": thread["embedding_worker", "main"],
+            "server": thread["parameter_server", "main"],
+            "rank": thread["nn_worker", "main"],
+            "train": thread["nn_worker", "other"],
+            "io": sum(spent for (role, kind), spent in thread.items() if kind == "io" or (kind == "other" and role != "nn_worker")),
+        }
+
     def spans(self, names: Sequence[str]) -> float:
         """Return the sum of some stages."""
         return sum(self.span_s.get(name, 0.0) for name in names)
@@ -35,18 +47,27 @@ def equations(points: Sequence[PointTimes]) -> Equations:
     """Return every stage's equations."""
     found: dict[str, list[tuple[Terms, float]]] = defaultdict(list)
     for point in points:
-        thread, terms = point.thread_s, stage_terms(point.quantities)
+        thread, terms = point.threads(), stage_terms(point.quantities)
         seconds = {
-            "loader": thread["loader", "main"],
+            "loader": thread["loader"],
             **{stage: point.span_s.get(stage, 0.0) for stage in _WORKER},
-            "worker rest": max(0.0, thread["embedding_worker", "main"] - point.spans(_WORKER)),
-            "server": thread["parameter_server", "main"],
-            "train": thread["nn_worker", "other"],
-            "rank rest": thread["nn_worker", "main"],
-            "io": sum(spent for (role, kind), spent in thread.items() if kind == "io" or (kind == "other" and role != "nn_worker")),
+            "worker rest": max(0.0, thread["worker"] - point.spans(_WORKER)),
+            "server": thread["server"],
+            "train": thread["train"],
+            "rank rest": thread["rank"],
+            "io": thread["io"],
         }
         for stage, spent in seconds.items():
             found[stage].append((terms[stage], spent))
+    return found
+
+
+def crowd_equations(crowds: Sequence[PointTimes], constants: Constants) -> Equations:
+    """Return every thread's equations on a crowded machine, given what it takes on an idle one."""
+    found: dict[str, list[tuple[Terms, float]]] = defaultdict(list)
+    for crowd in crowds:
+        for thread, terms in crowd_terms(constants, crowd.quantities).items():
+            found[thread].append((terms, crowd.threads()[thread]))
     return found
 
 

@@ -16,7 +16,7 @@ def _ends(cores: float, works: list[float], slowdown: float = 1.0) -> list[float
     processor = Processor(engine, cores)
     ends: list[float] = []
     for work_s in works:
-        processor.run(Thread(processor.group()), Job(work_s, slowdown, lambda: ends.append(engine.now_s)))
+        processor.run(Thread(processor.group(), slowdown), Job(work_s, lambda: ends.append(engine.now_s)))
     engine.run()
     return ends
 
@@ -57,7 +57,7 @@ def test_mean_response_of_one_shared_core_depends_on_the_load_alone(service: str
         at_s = float(arrival_s)
 
         def arrive(work_s: float = float(work_s), at_s: float = at_s) -> None:
-            processor.run(Thread(processor.group()), Job(work_s, 1.0, lambda: responses.append(engine.now_s - at_s)))
+            processor.run(Thread(processor.group()), Job(work_s, lambda: responses.append(engine.now_s - at_s)))
 
         engine.call_later(at_s, arrive)
     engine.run()
@@ -73,9 +73,9 @@ def test_a_quota_is_what_a_group_gets_on_average_and_no_more_in_a_period(quota_c
     done = count()
     for thread in threads:
         for _ in range(400):
-            processor.run(thread, Job(0.01, 1.0, lambda: next(done) and None))
+            processor.run(thread, Job(0.01, lambda: next(done) and None))
     free = Thread(processor.group())
-    processor.run(free, Job(1.0, 1.0, lambda: None))
+    processor.run(free, Job(1.0, lambda: None))
     engine.call_later(20 * PERIOD_S - 1e-6, engine.stop)
     engine.run()
     used_s = sum(thread.busy_s for thread in threads)
