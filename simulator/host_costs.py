@@ -243,7 +243,8 @@ class JobCosts:
     cores: float
     slowdown: Mapping[str, float]  # of each kind of thread while other cores are busy
     noise_cv: float  # of each job's time
-    wake_s: float
+    wake_s: float  # of an idle core
+    pace: float  # how many times longer all work takes than at the calibration
     post_s: float  # what another thread of a process has done, heard by its own
     io_s_per_message: float
     io_s_per_byte: float
@@ -323,6 +324,7 @@ def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
         slowdown=slowdowns(profile, q),
         noise_cv=profile["host.noise_cv"],
         wake_s=profile["host.wake_s"],
+        pace=scenario.simulation.pace,
         post_s=rank_message_s,
         io_s_per_message=profile["host.io.s_per_message"],
         io_s_per_byte=profile["host.io.s_per_byte"],

@@ -93,7 +93,7 @@ class HostDriving(Driving):
             self._processor.run(target.io, self._work(half_s, received))
 
         def received() -> None:
-            self._engine.call_later(self.costs.wake_s, self._arrive, target, take_s, then, args)
+            self._arrive(target, take_s, then, args)
 
         self._processor.run(source.io, self._work(half_s, sent))
 
@@ -107,7 +107,7 @@ class HostDriving(Driving):
 
     def report(self, process: HostProcess, then: Then, args: tuple[Any, ...]) -> None:
         """Work beside is done: the process's own thread hears of it."""
-        self._engine.call_later(self.costs.wake_s, self._arrive, process, self.costs.post_s, then, args)
+        self._arrive(process, self.costs.post_s, then, args)
 
 
 def limited_links(scenario: Scenario) -> dict[tuple[str, str], Link]:

@@ -60,7 +60,7 @@ class HostSimulation(HostDriving):
         self.costs: JobCosts = job_costs(scenario, profile)
         self._noise = Noise(stream(seed, "cpu"), self.costs.noise_cv)
         self._reduction = header.rank.reduction
-        self._processor = Processor(engine, self.costs.cores)
+        self._processor = Processor(engine, self.costs.cores, wake_s=self.costs.wake_s, pace=self.costs.pace)
         counts = {name: cluster.tiers[name].processes for name in ("loader", "embedding_worker", "parameter_server", "nn_worker")}
         self._loaders = self._processes(
             "loader", [LoaderSchedule(loader_limits(header.loader, i)) for i in range(counts["loader"])], scenario
@@ -280,7 +280,7 @@ class HostSimulation(HostDriving):
             return
         then = self._reduce if self._reduction is not Reduction.NONE and len(self._ranks) > 1 else self._finish_training
         job = self._work(self.costs.train_s, then, index, command.batch, now_s)
-        self._engine.call_later(self.costs.wake_s, self._processor.run, rank.beside, job)
+        self._processor.run(rank.beside, job)
 
     def _reduce(self, index: int, batch: int, since_s: float) -> None:
         """Forward and backward are done: the collective begins when the last rank joins it."""

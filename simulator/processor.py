@@ -2,11 +2,10 @@
 
 Each thread does its jobs one after another.  Every core has a queue of its own, as Linux's fair scheduler has: a thread that
 wakes goes where the fewest run, its last core where several are alike, and the threads of one core share it equally
-(processor sharing: Kleinrock, "Time-shared systems: a theoretical treatment", JACM 14, 1967).  A thread moves only when
-one core has two more than another, and only at a tick of the scheduler's clock: a core that falls idle for less than
-half a millisecond on average takes nothing from another (`sysctl_sched_migration_cost`), so short jobs wait behind long
-ones beside an idle core (Lozi et al., "The Linux scheduler: a decade of wasted cores", EuroSys 2016).  A job's work is
-given in seconds on a core whose neighbours idle; while other cores are busy it takes longer, by its thread's slowdown.
+(processor sharing: Kleinrock, "Time-shared systems: a theoretical treatment", JACM 14, 1967).  A core that falls idle takes
+a thread that waits at another; otherwise a thread moves only when one core has two more than another, and only at a tick of
+the scheduler's clock (Lozi et al., "The Linux scheduler: a decade of wasted cores", EuroSys 2016).  An idle core takes
+`wake_s` to wake, which is dear on a virtual machine: a halted core must be entered again.  A job's work is given in seconds on a core whose neighbours idle; while other cores are busy it takes longer, by its thread's slowdown.
 
 A group of threads may have a quota, as a control group of Linux has: in every period of `PERIOD_S` it gets so many
 core-seconds, and when they are used up its threads wait for the next period (Turner, Rao and Rao, "CPU bandwidth control
@@ -59,7 +58,7 @@ class Thread:
     in a row save weighs more than what they lose to a cold cache.
     """
 
-    __slots__ = ("busy_s", "core", "group", "job", "jobs", "left_s", "share", "slowdown", "speed")
+    __slots__ = ("busy_s", "core", "group", "job", "jobs", "left_s", "share", "slowdown", "speed", "waking")
 
     def __init__(self, group: Group, slowdown: float = 1.0) -> None:
         self.group = group
@@ -71,13 +70,14 @@ class Thread:
         self.share = 0.0  # of a core that it gets now
         self.speed = 0.0  # work done per second now
         self.busy_s = 0.0
+        self.waking = False  # with its core
 
 
 class Processor:
     """C cores and the threads that share them."""
 
-    def __init__(self, engine: Engine, cores: float) -> None:
-        """`cores` may be a fraction: what other work of the machine leaves, of each core alike.
+    def __init__(self, engine: Engine, cores: float, *, wake_s: float = 0.0, pace: float = 1.0) -> None:
+        """`cores` may be a fraction: what other work of the machine leaves, of each core alike; all work takes `pace` times longer.
 
         Raises:
             ValueError: no cores.
@@ -86,6 +86,8 @@ class Processor:
             raise ValueError(f"a processor has a positive number of cores, not {cores}")
         self._engine = engine
         self.cores = cores
+        self._wake_s = wake_s
+        self._pace = pace
         self._running: list[Thread] = []  # those with a job under way
         self._queues: list[list[Thread]] = [[] for _ in range(max(1, ceil(cores)))]  # the same, by core
         self._since_s = 0.0
@@ -118,6 +120,14 @@ class Processor:
         queues = self._queues
         thread.core = min(range(len(queues)), key=lambda core: (len(queues[core]), core != thread.core))
         self._begin_next(thread)
+        if self._wake_s > 0.0 and len(queues[thread.core]) == 1:
+            thread.waking = True
+            self._engine.call_later(self._wake_s, self._awake, thread)
+        self._plan()
+
+    def _awake(self, thread: Thread) -> None:
+        self._catch_up()
+        thread.waking = False
         self._plan()
 
     def _begin_next(self, thread: Thread) -> None:
@@ -159,24 +169,25 @@ class Processor:
             if thread.share == 0.0:
                 thread.speed = 0.0
                 continue
-            thread.speed = thread.share / (1.0 + (thread.slowdown - 1.0) * others)
+            thread.speed = thread.share / (self._pace * (1.0 + (thread.slowdown - 1.0) * others))
             next_s = min(next_s, max(0.0, thread.left_s) / thread.speed)
-        self._engine.call_later(next_s, self._change, self._serial)
+        if next_s < inf:
+            self._engine.call_later(next_s, self._change, self._serial)
 
     def _balance(self) -> float:
-        """Once a tick, move threads from cores that have two more than another; return in how many seconds there is cause to."""
+        """Move threads to cores that have two less than another, once a tick or when they are idle; return when there is cause to."""
         queues, now_s = self._queues, self._engine.now_s
         tick = int(now_s / TICK_S + 1e-6)
         while True:
             most, least = max(queues, key=len), min(queues, key=len)
             if len(most) - len(least) < 2:
                 return inf
-            if tick == self._tick:
+            if tick == self._tick and least:
                 return (tick + 1) * TICK_S - now_s
             thread = most.pop()
             thread.core = queues.index(least)
             least.append(thread)
-            if len(max(queues, key=len)) - len(min(queues, key=len)) < 2:
+            if len(least) > 1 and len(max(queues, key=len)) - len(min(queues, key=len)) < 2:
                 self._tick = tick
 
     def _share_out(self) -> int:
@@ -184,10 +195,10 @@ class Processor:
         whole = min(1.0, self.cores / len(self._queues))
         busy = 0
         for queue in self._queues:
-            runnable = [thread for thread in queue if not thread.group.throttled]
-            busy += bool(runnable)
+            runnable = sum(not (thread.group.throttled or thread.waking) for thread in queue)
+            busy += runnable > 0
             for thread in queue:
-                thread.share = 0.0 if thread.group.throttled else whole / len(runnable)
+                thread.share = 0.0 if thread.group.throttled or thread.waking else whole / runnable
         return busy
 
     def _quotas_end_s(self) -> float:
@@ -214,7 +225,7 @@ class Processor:
         if serial != self._serial:
             return
         self._catch_up()
-        ended = [thread for thread in self._running if thread.left_s <= _NOTHING_S]
+        ended = [thread for thread in self._running if thread.left_s <= _NOTHING_S and not thread.waking]
         for thread in ended:
             self._running.remove(thread)
             self._queues[thread.core].remove(thread)

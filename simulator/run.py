@@ -10,7 +10,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from persia.scenario import Scenario, load_catalog, load_profile, load_scenario, scenario_digest
+from persia.scenario import Profile, Scenario, load_catalog, load_profile, load_scenario, scenario_digest
+from persia.scenario.errors import Position, error_at
 from persia.scenario.limits import run_header
 from persia.schedule.log import DigestLog, FileLog, Header
 from persia.schedule.modes import Mode
@@ -100,12 +101,25 @@ def _combine(runs: Sequence[SimulationResult]) -> SimulationResult:
     return runs[0].with_throughput(interval, events=sum(run.events for run in runs), wall_s=sum(run.wall_s for run in runs))
 
 
+def _check_physics(scenario: Scenario, profile: Profile, cluster: Cluster) -> None:
+    """Refuse what a profile cannot tell; raises ScenarioError."""
+    at = Position(file=scenario.name)
+    machines = max(tier.machines for tier in cluster.tiers.values())
+    if profile.machine is not None and machines > 1:
+        message = f"the profile {profile.name!r} was measured on one machine, which runs every role; here a tier has {machines:,} machines"
+        raise error_at(at, message, "simulate a cluster from a profile such as persia-original, or one machine from this one")
+    if profile.machine is None and scenario.simulation.pace != 1.0:
+        message = f"simulation.pace is {scenario.simulation.pace:g}, but the profile {profile.name!r} was not calibrated on a machine"
+        raise error_at(at, message, "leave simulation.pace out, or set simulation.profile to one of `persia calibrate`")
+
+
 def _run_once(
     scenario: Scenario, steps: int | None, seed: int, log_file: TextIO | None, check_invariants: bool, progress: Progress
 ) -> SimulationResult:
     began_s = time.perf_counter()
     catalog, profile = load_catalog(), load_profile(scenario.simulation.profile)
     cluster = Cluster(scenario, catalog, profile)
+    _check_physics(scenario, profile, cluster)
     header = run_header(
         scenario,
         server_threads=cluster.tiers["parameter_server"].threads_per_process,

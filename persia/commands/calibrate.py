@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
-from math import log, sqrt
+from math import sqrt
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from time import monotonic
+
+import numpy as np
 
 from persia.commands.exits import ExitCode, Failure, note
 from persia.commands.fingerprint import core_quota, machine_facts
@@ -20,17 +22,18 @@ from persia.runtime.interrupts import Interrupts
 from persia.runtime.rig import Measured, Rig, open_rig
 from persia.runtime.rig_pieces import draw_seconds_per_id, gather_seconds, reduce_seconds
 from persia.scenario import Scenario, load_scenario
-from simulator.calibration.design import Point, crowds, points
-from simulator.calibration.equations import PointTimes, crowd_equations, equations, lookup_share, wait_s
-from simulator.calibration.fit import Fitted, fit
+from simulator.calibration.design import REFERENCE, Point, crowds, points, with_reference
+from simulator.calibration.equations import PointTimes, crowd_equations, equations, lookup_share, reference_s
+from simulator.calibration.fit import Fitted, fit, fit_all
 from simulator.calibration.store import Calibrated, default_profile_path, read_points, write_points, write_profile
+from simulator.calibration.waking import TRIED_S, wake_s
 from simulator.host_costs import Terms, quantities
 
-_POINTS, _CROWDS = 40, 13
-_AGAIN = 5  # points measured again at the end: how far the machine has drifted
+_POINTS, _CROWDS = 35, 16
+_REFERENCE_EVERY = 5  # points
 _DISTINCT, _WARM, _FEWEST = 8, 12, 4
 _SECONDS, _CROWD_SECONDS, _CROWD_WARM = 0.7, 1.8, 40
-_HOPS = 10.0  # a batch of mode sync waits for eight messages and two threads, one after another
+_WAKING_POINTS, _WAKING_STEPS = 10, 40  # simulated to find how long a core takes to wake
 _REDUCTIONS = {"overlapped": "hybrid", "after_backward": "naive-hybrid"}
 _REDUCE_DIMS = (8, 128)
 
@@ -39,12 +42,11 @@ _REDUCE_DIMS = (8, 128)
 class _Findings:
     """What the points have shown."""
 
-    points: list[PointTimes] = field(default_factory=list)
-    crowds: list[PointTimes] = field(default_factory=list)
+    points: list[PointTimes] = field(default_factory=list)  # in the order of time
+    alone: list[Scenario] = field(default_factory=list)  # of those that are not crowded
     background_cores: list[float] = field(default_factory=list)
     noise_cv: list[float] = field(default_factory=list)
     resident_gib: dict[str, float] = field(default_factory=dict)
-    drift: list[float] = field(default_factory=list)  # logarithms of ratios
 
 
 def run(*, out: Path | None, as_json: bool, batch_sizes: Sequence[int] | None, add: bool) -> ExitCode:
@@ -55,21 +57,25 @@ def run(*, out: Path | None, as_json: bool, batch_sizes: Sequence[int] | None, a
     earlier = read_points(points_path) if add and points_path.is_file() else []
     with Interrupts() as interrupts, progress_bar("calibrating") as progress:
         with open_rig(interrupts) as rig:
-            findings = _measure_points(rig, points(_POINTS, batch_sizes), crowds(_CROWDS, batch_sizes), progress)
+            findings = _measure_points(
+                rig, with_reference(points(_POINTS, batch_sizes), _REFERENCE_EVERY), crowds(_CROWDS, batch_sizes), progress
+            )
         extra = {**_reduction(), **_gathering(), "host.loader.draw_s_per_id": draw_seconds_per_id()}
         progress(1.0)
     findings.points = [*earlier, *findings.points]
     write_points(points_path, findings.points)
-    fitted = {stage: fit(each) for stage, each in equations(findings.points).items()}
+    fitted, paces = fit_all(equations(findings.points))
     constants = {name: value for each in fitted.values() for name, value in each.constants.items()}
-    crowded = {f"crowd_{thread}": fit(each) for thread, each in crowd_equations(findings.crowds, constants).items()}
+    crowd = crowd_equations(findings.points, paces, constants, machine_facts()["cores"])
+    crowded = {f"crowd_{thread}": fit(each) for thread, each in crowd.items()}
     calibrated = Calibrated(
         fitted={**fitted, **crowded},
-        extra={**extra, **_host(findings)},
+        extra={**extra, **_host(findings, paces), "host.wake_s": 0.0},
         quantities=[point.quantities for point in findings.points],
         machine=machine_facts(),
         seconds=monotonic() - began_s,
     )
+    calibrated.extra["host.wake_s"] = _wake_s(findings, paces[-len(findings.alone) :], calibrated)
     write_profile(path, calibrated)
     _print(path, calibrated, fitted, as_json)
     return ExitCode.OK
@@ -117,23 +123,17 @@ def rig_scenario(overrides: Sequence[str]) -> Scenario:
 
 
 def _measure_points(rig: Rig, alone: Sequence[Point], crowds: Sequence[Point], progress: Callable[[float], None]) -> _Findings:
-    """Measure all points, crowded ones between the others, so that a drift of the machine meets both alike."""
+    """Measure all points, crowded ones between the others, so that the machine's pace around them is known."""
     findings = _Findings()
-    after = [(number + 1) * len(alone) // (len(crowds) + 1) for number in range(len(crowds))]
-    total = len(alone) + 2 * len(crowds) + _AGAIN + 6
-    done = 0
+    total = len(alone) + 2 * len(crowds) + 8
+    taken = 0
     for number, point in enumerate(alone):
         findings.points.append(_alone(rig, point, findings))
-        for crowd in (crowds[place] for place, at in enumerate(after) if at == number):
-            findings.crowds.append(_crowded(rig, crowd, findings))
-            done += 2
-        done += 1
-        progress(done / total)
+        while taken < (number + 1) * len(crowds) // len(alone):
+            findings.points.append(_crowded(rig, crowds[taken], findings))
+            taken += 1
+        progress((number + 1 + 2 * taken) / total)
     findings.resident_gib = rig.resident_gib
-    for number in range(0, len(alone), max(1, len(alone) // _AGAIN)):
-        again = _alone(rig, alone[number], _Findings())
-        findings.drift.append(log(sum(again.threads().values()) / sum(findings.points[number].threads().values())))
-        progress((done + len(findings.drift)) / total)
     return findings
 
 
@@ -141,6 +141,7 @@ def _alone(rig: Rig, point: Point, findings: _Findings) -> PointTimes:
     scenario = rig_scenario(point.overrides)
     measured = rig.measure(scenario, resolved_yaml(scenario), warm_batches=_WARM, batches=_FEWEST, seconds=_SECONDS)
     findings.noise_cv.append(measured.noise_cv)
+    findings.alone.append(scenario)
     return _times(scenario, measured)
 
 
@@ -148,27 +149,52 @@ def _crowded(rig: Rig, point: Point, findings: _Findings) -> PointTimes:
     scenario = rig_scenario(point.overrides)
     measured = rig.measure(scenario, resolved_yaml(scenario), warm_batches=_CROWD_WARM, batches=_CROWD_WARM, seconds=_CROWD_SECONDS)
     findings.background_cores.append(measured.other_cores)
-    return _times(scenario, measured)
+    return _times(scenario, measured, crowded=True)
 
 
-def _times(scenario: Scenario, measured: Measured) -> PointTimes:
-    return PointTimes(quantities=quantities(scenario), thread_s=measured.thread_s, span_s=measured.span_s, step_s=measured.step_s)
+def _times(scenario: Scenario, measured: Measured, *, crowded: bool = False) -> PointTimes:
+    return PointTimes(
+        quantities=quantities(scenario), thread_s=measured.thread_s, span_s=measured.span_s, step_s=measured.step_s, crowded=crowded
+    )
 
 
-def _host(findings: _Findings) -> dict[str, float]:
+def _host(findings: _Findings, paces: Sequence[float]) -> dict[str, float]:
     quota = core_quota()
-    waits_s = [wait for wait in (wait_s(point, _HOPS) for point in findings.points) if wait is not None]
+    logs = np.log(paces)
     found = {
         "host.cores": quota,
         "host.server.lookup_share": lookup_share(findings.points),
         "host.background_cores": max(0.0, median(findings.background_cores)),
         "host.noise_cv": median(findings.noise_cv),
-        "host.wake_s": max(0.0, median(waits_s)),
     }
-    found["host.drift"] = sqrt(fmean([each**2 for each in findings.drift]))
+    found |= {
+        "host.drift": float(logs.std()),
+        "host.jitter": float(np.diff(logs).std() / sqrt(2.0)),
+        "host.reference_s": reference_s(findings.points, paces, quantities(rig_scenario(REFERENCE.overrides))),
+    }
     fixed = {"loader": "loader", "embedding_worker": "worker", "parameter_server": "server", "nn_worker": "rank"}
     found |= {f"{fixed[role]}.fixed_gib": gib for role, gib in findings.resident_gib.items()}
     return found
+
+
+def _wake_s(findings: _Findings, paces: Sequence[float], calibrated: Calibrated) -> float:
+    """Return how long an idle core takes to wake, from the steps of mode sync."""
+    steps_s = [point.step_s for point in findings.points if not point.crowded][-len(findings.alone) :]  # those of now
+    with tempfile.TemporaryDirectory() as place:
+        profiles = []
+        for number, tried_s in enumerate(TRIED_S):
+            profiles.append(Path(place) / f"wakes-{number}.yaml")
+            write_profile(profiles[-1], replace(calibrated, extra={**calibrated.extra, "host.wake_s": tried_s}))
+        chosen = []
+        for scenario, pace, step_s in zip(findings.alone, paces, steps_s, strict=True):
+            if scenario.schedule.mode == "sync":
+                changes = {"pace": pace, "steps": _WAKING_STEPS}
+                tried = [
+                    scenario.model_copy(update={"simulation": scenario.simulation.model_copy(update={**changes, "profile": str(profile)})})
+                    for profile in profiles
+                ]
+                chosen.append((tried[0], tried[1], step_s))
+        return wake_s(chosen[:: max(1, len(chosen) // _WAKING_POINTS)])
 
 
 def _reduction() -> dict[str, float]:

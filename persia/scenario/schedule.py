@@ -119,6 +119,11 @@ class Simulation(Part):
         description="Accelerator of the catalogue whose predicted time ranks wait for instead of computing the dense part; null: none.",
         examples=["a100"],
     )
+    pace: Annotated[float, Quantity(dimension=REAL, above=0, high=1000)] = Field(
+        default=1.0,
+        description="How many times longer all processor work takes than when the profile was calibrated; calibrated profiles only.",
+        examples=[1],
+    )
     slow_machines: Many[SlowMachine] = Field(default=(), max_length=10_000, description="Machines slower than their peers.", examples=[[]])
     latency_jitter_sigma: Annotated[float, Quantity(dimension=REAL, low=0, high=10)] = Field(
         default=0.25, description="Sigma of the lognormal latency.", examples=[0.25]

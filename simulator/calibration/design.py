@@ -28,6 +28,24 @@ class Point:
 _CORNERS = ((100, 4, 1, 8), (4200, 27, 1, 128), (4200, 26, 6, 8))  # samples, features, IDs, dim: the ends of what is covered
 
 
+REFERENCE = Point(
+    overrides=(
+        "schedule.mode=sync",
+        "schedule.staleness_permits=1",
+        "workload.batch_size=1000",
+        "model.features[0].count=10",
+        "model.features[0].ids_per_sample=10",
+        "model.features[0].dim=32",
+    )
+)
+"""The point whose time tells how fast the machine is at a moment."""
+
+
+def with_reference(plan: Sequence[Point], every: int) -> list[Point]:
+    """Return a plan with the reference before every so many points."""
+    return [each for number, point in enumerate(plan) for each in ((REFERENCE, point) if number % every == 0 else (point,))]
+
+
 def points(count: int, batch_sizes: Sequence[int] | None = None) -> list[Point]:
     """Return `count` points at which one batch after another passes; with `batch_sizes` only these are used."""
     made = _shapes(count, batch_sizes, _SEED, _CORNERS)
@@ -37,13 +55,17 @@ def points(count: int, batch_sizes: Sequence[int] | None = None) -> list[Point]:
 
 
 def crowds(count: int, batch_sizes: Sequence[int] | None = None) -> list[Point]:
-    """Return `count` points at which the machine is crowded: several ranks, none of which waits for another (mode async)."""
+    """Return `count` points at which the machine is crowded.
+
+    No rank waits for another: one rank has many permits, or several are asynchronous.
+    """
     made = _shapes(count, batch_sizes, _SEED + 1, ())
     for number, shape in enumerate(made):
+        ranks, permits = (1, 16) if number % 2 else (2 + number // 2 % 3, (2, 4, 8)[number // 2 % 3])
         shape += [
-            "schedule.mode=async",
-            f"schedule.staleness_permits={(2, 4, 8)[number // 3 % 3]}",
-            f"cluster.tiers.nn_worker.processes_per_machine={2 + number % 3}",
+            f"schedule.mode={'naive-hybrid' if ranks == 1 else 'async'}",
+            f"schedule.staleness_permits={permits}",
+            f"cluster.tiers.nn_worker.processes_per_machine={ranks}",
             f"cluster.tiers.embedding_worker.processes_per_machine={1 + number // 2 % 3}",
         ]
     return [Point(overrides=tuple(shape)) for shape in made]

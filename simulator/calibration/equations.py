@@ -9,22 +9,29 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import exp, fsum, log
 
 from simulator.host_costs import Constants, Quantities, Terms, crowd_terms, stage_terms
 
 _WORKER = ("dedup", "pool", "un-pool")
+_CROWDED_LEAST = 0.5  # of the other cores
+_AROUND = 2  # points before and after
 
 Equations = Mapping[str, Sequence[tuple[Terms, float]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointTimes:
-    """One point: a batch's quantities, processor seconds by (role, thread), seconds of each stage's spans, of a whole step."""
+    """One point: a batch's quantities, processor seconds by (role, thread), seconds of each stage's spans, from batch to batch.
+
+    At a crowded one several batches are under way at once.
+    """
 
     quantities: Quantities
     thread_s: Mapping[tuple[str, str], float]
     span_s: Mapping[str, float]
     step_s: float
+    crowded: bool = False
 
     def threads(self) -> dict[str, float]:
         """Return the seconds of each kind of thread, as `host_costs.THREADS` names them."""
@@ -44,9 +51,9 @@ class PointTimes:
 
 
 def equations(points: Sequence[PointTimes]) -> Equations:
-    """Return every stage's equations."""
+    """Return every stage's equations, of the points at which one batch after another passes."""
     found: dict[str, list[tuple[Terms, float]]] = defaultdict(list)
-    for point in points:
+    for point in (each for each in points if not each.crowded):
         thread, terms = point.threads(), stage_terms(point.quantities)
         seconds = {
             "loader": thread["loader"],
@@ -62,32 +69,46 @@ def equations(points: Sequence[PointTimes]) -> Equations:
     return found
 
 
-def crowd_equations(crowds: Sequence[PointTimes], constants: Constants) -> Equations:
-    """Return every thread's equations on a crowded machine, given what it takes on an idle one."""
+def crowd_equations(points: Sequence[PointTimes], paces: Sequence[float], constants: Constants, cores: float) -> Equations:
+    """Return every kind of thread's equations at the crowded points, given what its work takes alone.
+
+    `points` stand in the order in which they were measured, `paces` are those of the points that are not crowded; a crowded
+    one has the pace of those around it.  Where only a part of the other cores was busy on average, only that part of the work
+    is crowded; where it is less than half, the point tells too little.
+    """
     found: dict[str, list[tuple[Terms, float]]] = defaultdict(list)
-    for crowd in crowds:
-        for thread, terms in crowd_terms(constants, crowd.quantities).items():
-            found[thread].append((terms, crowd.threads()[thread]))
+    for point, pace in crowd_paces(points, paces):
+        threads = point.threads()
+        busy = min(1.0, (sum(threads.values()) / point.step_s - 1.0) / max(cores - 1.0, 1e-9))
+        if busy < _CROWDED_LEAST:
+            continue
+        for thread, terms in crowd_terms(constants, point.quantities).items():
+            crowded_s = threads[thread] / pace - (1.0 - busy) * sum(terms.values())
+            found[thread].append(({name: busy * seconds for name, seconds in terms.items()}, crowded_s))
     return found
+
+
+def crowd_paces(points: Sequence[PointTimes], paces: Sequence[float]) -> list[tuple[PointTimes, float]]:
+    """Return the crowded points with the mean pace of the others around them."""
+    found = []
+    before = 0  # points that are not crowded, up to here
+    for point in points:
+        if point.crowded:
+            around = paces[max(0, before - _AROUND) : before + _AROUND]
+            found.append((point, exp(fsum(map(log, around)) / len(around))))
+        else:
+            before += 1
+    return found
+
+
+def reference_s(points: Sequence[PointTimes], paces: Sequence[float], reference: Quantities) -> float:
+    """Return the processor seconds of a batch of the reference at the average pace: by these the pace of another time is known."""
+    alone = [point for point in points if not point.crowded]
+    logs = [log(sum(point.threads().values()) / pace) for point, pace in zip(alone, paces, strict=True) if point.quantities == reference]
+    return exp(fsum(logs) / len(logs))
 
 
 def lookup_share(points: Sequence[PointTimes]) -> float:
     """Return the share of lookups in a server's work on its rows."""
     lookups, updates = (sum(point.span_s.get(stage, 0.0) for point in points) for stage in ("lookup", "update"))
     return lookups / (lookups + updates)
-
-
-def wait_s(point: PointTimes, hops: float) -> float | None:
-    """Return how long a message waits for its receiver to wake, or None where the point does not show it.
-
-    In mode sync with one server a batch passes `hops` messages and threads one after another, and only one thread works at
-    a time: what a step takes beyond their processor time is waiting.
-    """
-    if point.quantities.dense_on_servers or point.quantities.servers > 1:
-        return None
-    thread = point.thread_s
-    own_s = sum(
-        thread[key] for key in (("embedding_worker", "main"), ("parameter_server", "main"), ("nn_worker", "main"), ("nn_worker", "other"))
-    )
-    io_s = sum(spent for (role, kind), spent in thread.items() if kind == "io" and role != "loader")
-    return (point.step_s - own_s - io_s) / hops

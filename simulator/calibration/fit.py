@@ -22,6 +22,7 @@ from simulator.host_costs import Terms
 _Z90 = 1.645  # of a normal distribution's 90 % interval
 _ROUNDS = 5  # of weighing anew and leaving out what a disturbance of the machine has spoilt
 _OUTLIER = 3.5  # deviations
+_PACE_ROUNDS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,3 +78,27 @@ def fit(equations: Sequence[tuple[Terms, float]]) -> Fitted:
 def interval(value: float, error: float) -> tuple[float, float]:
     """Return the 90 % interval of a constant that cannot be negative."""
     return max(0.0, value - _Z90 * error), value + _Z90 * error
+
+
+def fit_all(equations: Mapping[str, Sequence[tuple[Terms, float]]]) -> tuple[dict[str, Fitted], list[float]]:
+    """Return the fit of every stage, and every point's pace.
+
+    Equations stand in the order of the points.  A machine that others share is faster at one moment and slower at the
+    next, for all stages alike: a point's pace is how many times longer everything took then than on average.  It is the
+    median of its stages' residuals, so that no stage decides alone; constants are those of the average pace.
+    """
+    paces = np.ones(max(map(len, equations.values())))
+    for _ in range(_PACE_ROUNDS):
+        fitted, logs = {}, []
+        for stage, each in equations.items():
+            found = fitted[stage] = fit([(terms, seconds / pace) for (terms, seconds), pace in zip(each, paces, strict=True)])
+            expected_s = [sum(found.constants.get(name, 0.0) * count for name, count in terms.items()) for terms, _ in each]
+            logs.append(
+                [
+                    np.log(seconds / of_s) if min(seconds, of_s) > 0.0 else np.nan
+                    for (_, seconds), of_s in zip(each, expected_s, strict=True)
+                ]
+            )
+        common = np.nanmedian(np.array(logs), axis=0)
+        paces = np.exp(common - common.mean())
+    return fitted, paces.tolist()

@@ -27,7 +27,7 @@ class Calibrated:
     """What was measured: each stage's fit, further constants by name, the quantities of all points, the machine."""
 
     fitted: Mapping[str, Fitted]
-    extra: Mapping[str, float]
+    extra: dict[str, float]
     quantities: Sequence[Quantities]
     machine: Mapping[str, Any]
     seconds: float
@@ -58,6 +58,7 @@ def write_points(path: Path, points: Sequence[PointTimes]) -> None:
         {
             "quantities": asdict(point.quantities),
             "step_s": point.step_s,
+            "crowded": point.crowded,
             "thread_s": {f"{role}/{kind}": spent for (role, kind), spent in point.thread_s.items()},
             "span_s": dict(point.span_s),
         }
@@ -72,6 +73,7 @@ def read_points(path: Path) -> list[PointTimes]:
         PointTimes(
             quantities=Quantities(**row["quantities"]),
             step_s=row["step_s"],
+            crowded=row.get("crowded", False),
             thread_s={
                 (role, kind): spent for (role, _, kind), spent in ((key.partition("/"), value) for key, value in row["thread_s"].items())
             },
