@@ -244,7 +244,8 @@ class JobCosts:
     slowdown: Mapping[str, float]  # of each kind of thread while other cores are busy
     noise_cv: float  # of each job's time
     wake_s: float  # of an idle core
-    pace: float  # how many times longer all work takes than at the calibration
+    pace: float  # how many times longer work takes than at the calibration
+    crowded_pace: float  # the same beside busy cores
     post_s: float  # what another thread of a process has done, heard by its own
     io_s_per_message: float
     io_s_per_byte: float
@@ -324,7 +325,8 @@ def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
         slowdown=slowdowns(profile, q),
         noise_cv=profile["host.noise_cv"],
         wake_s=profile["host.wake_s"],
-        pace=scenario.simulation.pace,
+        pace=scenario.simulation.pace or 1.0,
+        crowded_pace=scenario.simulation.crowded_pace or scenario.simulation.pace or 1.0,
         post_s=rank_message_s,
         io_s_per_message=profile["host.io.s_per_message"],
         io_s_per_byte=profile["host.io.s_per_byte"],
@@ -388,15 +390,24 @@ def _distinct_in_step(scenario: Scenario, q: Quantities) -> float:
     return rows / q.rows
 
 
-def _reduce_s(scenario: Scenario, profile: Profile, q: Quantities) -> float:
-    """Return one rank's processor time in the all-reduce: a ring moves 2 (R - 1) / R of the gradient through each rank."""
-    if q.ranks == 1 or q.dense_on_servers:
-        return 0.0
-    kind = "overlapped" if scenario.schedule.mode == "hybrid" else "after_backward"
-    moved_bytes = 4.0 * q.parameters * 2.0 * (q.ranks - 1) / q.ranks
+REDUCTIONS: Mapping[str, str] = {"sync": "after_backward", "naive-hybrid": "after_backward", "hybrid": "overlapped"}
+"""Modes whose ranks reduce their dense gradients, and the kind of that."""
+
+
+def reduction_terms(q: Quantities, kind: str) -> Terms:
+    """Return the constants that make one rank's processor time in an all-reduce, and what they multiply.
+
+    A ring moves 2 (R - 1) / R of the gradient through each rank, in 2 (R - 1) hops.
+    """
     hops = 2.0 * (q.ranks - 1)
-    return (
-        profile[f"host.reduce.{kind}_s_per_step"]
-        + profile["host.reduce.s_per_hop"] * hops
-        + profile["host.reduce.s_per_byte"] * moved_bytes
-    )
+    return {
+        f"host.reduce.{kind}_s_per_step": 1.0,
+        "host.reduce.s_per_hop": hops,
+        "host.reduce.s_per_byte": _FLOAT_BYTES * q.parameters * hops / q.ranks,
+    }
+
+
+def _reduce_s(scenario: Scenario, profile: Profile, q: Quantities) -> float:
+    """Return one rank's processor time in the all-reduce, measured on a crowded machine."""
+    kind = REDUCTIONS.get(scenario.schedule.mode)
+    return 0.0 if q.ranks == 1 or kind is None else stage_seconds(profile, reduction_terms(q, kind))

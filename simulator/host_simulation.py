@@ -60,7 +60,8 @@ class HostSimulation(HostDriving):
         self.costs: JobCosts = job_costs(scenario, profile)
         self._noise = Noise(stream(seed, "cpu"), self.costs.noise_cv)
         self._reduction = header.rank.reduction
-        self._processor = Processor(engine, self.costs.cores, wake_s=self.costs.wake_s, pace=self.costs.pace)
+        c = self.costs
+        self._processor = Processor(engine, c.cores, wake_s=c.wake_s, pace=c.pace, crowded_pace=c.crowded_pace)
         counts = {name: cluster.tiers[name].processes for name in ("loader", "embedding_worker", "parameter_server", "nn_worker")}
         self._loaders = self._processes(
             "loader", [LoaderSchedule(loader_limits(header.loader, i)) for i in range(counts["loader"])], scenario
@@ -298,7 +299,7 @@ class HostSimulation(HostDriving):
 
         for rank, _, _ in joined:
             process = self._ranks[rank]
-            self._processor.run(Thread(process.main.group, process.beside.slowdown), self._work(self.costs.reduce_s, reduced))
+            self._processor.run(Thread(process.main.group), self._work(self.costs.reduce_s, reduced))
 
     def _finish_training(self, index: int, batch: int, since_s: float) -> None:
         rank = self._ranks[index]

@@ -5,7 +5,8 @@ wakes goes where the fewest run, its last core where several are alike, and the 
 (processor sharing: Kleinrock, "Time-shared systems: a theoretical treatment", JACM 14, 1967).  A core that falls idle takes
 a thread that waits at another; otherwise a thread moves only when one core has two more than another, and only at a tick of
 the scheduler's clock (Lozi et al., "The Linux scheduler: a decade of wasted cores", EuroSys 2016).  An idle core takes
-`wake_s` to wake, which is dear on a virtual machine: a halted core must be entered again.  A job's work is given in seconds on a core whose neighbours idle; while other cores are busy it takes longer, by its thread's slowdown.
+`wake_s` to wake, which is dear on a virtual machine: a halted core must be entered again.  A job's work is given in seconds
+on a core whose neighbours idle; while other cores are busy it takes longer, by its thread's slowdown.
 
 A group of threads may have a quota, as a control group of Linux has: in every period of `PERIOD_S` it gets so many
 core-seconds, and when they are used up its threads wait for the next period (Turner, Rao and Rao, "CPU bandwidth control
@@ -76,8 +77,10 @@ class Thread:
 class Processor:
     """C cores and the threads that share them."""
 
-    def __init__(self, engine: Engine, cores: float, *, wake_s: float = 0.0, pace: float = 1.0) -> None:
-        """`cores` may be a fraction: what other work of the machine leaves, of each core alike; all work takes `pace` times longer.
+    def __init__(self, engine: Engine, cores: float, *, wake_s: float = 0.0, pace: float = 1.0, crowded_pace: float = 1.0) -> None:
+        """`cores` may be a fraction: what other work of the machine leaves, of each core alike.
+
+        Work takes `pace` times longer on a core whose neighbours idle, `crowded_pace` times where they are busy.
 
         Raises:
             ValueError: no cores.
@@ -88,6 +91,7 @@ class Processor:
         self.cores = cores
         self._wake_s = wake_s
         self._pace = pace
+        self._crowded_pace = crowded_pace
         self._running: list[Thread] = []  # those with a job under way
         self._queues: list[list[Thread]] = [[] for _ in range(max(1, ceil(cores)))]  # the same, by core
         self._since_s = 0.0
@@ -169,7 +173,7 @@ class Processor:
             if thread.share == 0.0:
                 thread.speed = 0.0
                 continue
-            thread.speed = thread.share / (self._pace * (1.0 + (thread.slowdown - 1.0) * others))
+            thread.speed = thread.share / ((1.0 - others) * self._pace + others * self._crowded_pace * thread.slowdown)
             next_s = min(next_s, max(0.0, thread.left_s) / thread.speed)
         if next_s < inf:
             self._engine.call_later(next_s, self._change, self._serial)

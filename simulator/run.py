@@ -108,7 +108,7 @@ def _check_physics(scenario: Scenario, profile: Profile, cluster: Cluster) -> No
     if profile.machine is not None and machines > 1:
         message = f"the profile {profile.name!r} was measured on one machine, which runs every role; here a tier has {machines:,} machines"
         raise error_at(at, message, "simulate a cluster from a profile such as persia-original, or one machine from this one")
-    if profile.machine is None and scenario.simulation.pace != 1.0:
+    if profile.machine is None and scenario.simulation.pace is not None:
         message = f"simulation.pace is {scenario.simulation.pace:g}, but the profile {profile.name!r} was not calibrated on a machine"
         raise error_at(at, message, "leave simulation.pace out, or set simulation.profile to one of `persia calibrate`")
 

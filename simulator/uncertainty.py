@@ -1,7 +1,8 @@
 """How far a prediction from calibrated constants may be off: an interval, wider outside what the calibration has covered.
 
-Every stage's time is known to within the relative error of its fit, and stages err independently; the machine's own speed
-drifts from hour to hour.  A throughput is taken to err as the processor time of a batch does.
+Every stage's time is known to within the relative error of its fit, and stages err independently; the machine's own pace
+drifts and, where it is measured just before and after, still changes from one second to the next.  A throughput
+is taken to err as the processor time of a batch does.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def predict(scenario: Scenario, profile: Profile, samples_per_s: float) -> Predi
     q = quantities(scenario)
     seconds = {stage: stage_seconds(profile, terms) for stage, terms in stage_terms(q).items()}
     total_s = sum(seconds.values())
-    variance = profile["host.drift"] ** 2
+    variance = profile["host.drift" if scenario.simulation.pace is None else "host.jitter"] ** 2
     for stage, spent_s in seconds.items():
         name = f"host.relative_error.{stage.replace(' ', '_').replace('-', '_')}"
         relative_error = profile[name] if name in profile.constants else 0.0

@@ -11,7 +11,7 @@ from statistics import fmean
 import yaml
 
 from persia.scenario import Scenario, load_profile
-from simulator.validation.predict import predict
+from simulator.validation.predict import at_pace, predict
 from simulator.validation.result import Ablation, CaseResult, Validation
 
 ScenarioOf = Callable[[CaseResult, Sequence[str]], Scenario]
@@ -63,7 +63,7 @@ def ablate(validation: Validation, scenario_of: ScenarioOf, profile: Path) -> li
 def _predicted(case: CaseResult, scenario_of: ScenarioOf, settings: Sequence[str]) -> CaseResult:
     if case.measured is None:
         return case
-    simulated, interval, _ = predict(scenario_of(case, settings))
+    simulated, interval, _ = predict(at_pace(scenario_of(case, settings), case.reference_s))
     return replace(case, simulated=simulated, predicted=interval)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.resources import files
-from math import sqrt
 from pathlib import Path
 from statistics import median
 from time import monotonic
@@ -17,35 +15,53 @@ from persia.commands.exits import ExitCode, Failure, note
 from persia.commands.fingerprint import core_quota, machine_facts
 from persia.commands.output import print_json, print_text
 from persia.commands.progress import progress_bar
+from persia.commands.rigging import DISTINCT_BATCHES, rig_scenario
 from persia.commands.simulate import resolved_yaml
 from persia.runtime.interrupts import Interrupts
 from persia.runtime.rig import Measured, Rig, open_rig
-from persia.runtime.rig_pieces import draw_seconds_per_id, gather_seconds, reduce_seconds
-from persia.scenario import Scenario, load_scenario
-from simulator.calibration.design import REFERENCE, Point, crowds, points, with_reference
-from simulator.calibration.equations import PointTimes, crowd_equations, equations, lookup_share, reference_s
+from persia.runtime.rig_pieces import draw_seconds_per_id, gather_seconds
+from persia.scenario import Scenario
+from simulator.calibration.design import CROWDED_REFERENCE, REFERENCE, Point, crowds, points, with_reference
+from simulator.calibration.equations import (
+    PointTimes,
+    crowd_equations,
+    crowded_points,
+    equations,
+    lookup_share,
+    paces_around,
+    reduction_equations,
+    reference_s,
+)
 from simulator.calibration.fit import Fitted, fit, fit_all
 from simulator.calibration.store import Calibrated, default_profile_path, read_points, write_points, write_profile
-from simulator.calibration.waking import TRIED_S, wake_s
-from simulator.host_costs import Terms, quantities
+from simulator.calibration.waking import wait_s
+from simulator.host_costs import REDUCTIONS, Quantities, quantities
 
-_POINTS, _CROWDS = 35, 16
+_POINTS, _CROWDS = 30, 18
 _REFERENCE_EVERY = 5  # points
-_DISTINCT, _WARM, _FEWEST = 8, 12, 4
-_SECONDS, _CROWD_SECONDS, _CROWD_WARM = 0.7, 1.8, 40
-_WAKING_POINTS, _WAKING_STEPS = 10, 40  # simulated to find how long a core takes to wake
-_REDUCTIONS = {"overlapped": "hybrid", "after_backward": "naive-hybrid"}
-_REDUCE_DIMS = (8, 128)
+_WARM, _FEWEST = DISTINCT_BATCHES + 4, 4
+_SECONDS, _CROWD_SECONDS, _CROWD_WARM, _JITTER_SECONDS = 0.7, 1.4, 40, 5.0
+_REDUCE_CONSTANTS = ("host.reduce.overlapped_s_per_step", "host.reduce.after_backward_s_per_step")
+_WAITING_POINTS, _WAITING_STEPS = 9, 30  # simulated to find a wait
+_WAITS: Mapping[str, Callable[[Scenario, PointTimes], bool]] = {
+    "host.wake_s": lambda scenario, point: scenario.schedule.mode == "sync" and not point.crowded,
+    "host.reduce.delay_s_per_hop": lambda scenario, point: bool(point.reduction),
+}
+"""Waits, and the points that show them."""
+
+
+_Paces = tuple[float, float]  # on an idle machine, on a crowded one
 
 
 @dataclass(slots=True)
 class _Findings:
     """What the points have shown."""
 
-    points: list[PointTimes] = field(default_factory=list)  # in the order of time
-    alone: list[Scenario] = field(default_factory=list)  # of those that are not crowded
+    now: list[PointTimes] = field(default_factory=list)  # in the order of time
+    scenarios: list[Scenario] = field(default_factory=list)  # of the same
     background_cores: list[float] = field(default_factory=list)
     noise_cv: list[float] = field(default_factory=list)
+    jitter: float = 0.0
     resident_gib: dict[str, float] = field(default_factory=dict)
 
 
@@ -57,28 +73,52 @@ def run(*, out: Path | None, as_json: bool, batch_sizes: Sequence[int] | None, a
     earlier = read_points(points_path) if add and points_path.is_file() else []
     with Interrupts() as interrupts, progress_bar("calibrating") as progress:
         with open_rig(interrupts) as rig:
-            findings = _measure_points(
-                rig, with_reference(points(_POINTS, batch_sizes), _REFERENCE_EVERY), crowds(_CROWDS, batch_sizes), progress
-            )
-        extra = {**_reduction(), **_gathering(), "host.loader.draw_s_per_id": draw_seconds_per_id()}
+            alone = with_reference(points(_POINTS, batch_sizes), _REFERENCE_EVERY, REFERENCE)
+            crowded = with_reference(crowds(_CROWDS, batch_sizes), _REFERENCE_EVERY, CROWDED_REFERENCE)
+            findings = _measure_points(rig, alone, crowded, progress)
+        extra = {**_gathering(), "host.loader.draw_s_per_id": draw_seconds_per_id()}
+        measured = [*earlier, *findings.now]
+        write_points(points_path, measured)
+        calibrated, paces = _fit(measured, findings, extra)
+        _set_waits(calibrated, findings, paces[-len(findings.now) :])
+        calibrated = replace(calibrated, seconds=monotonic() - began_s)
         progress(1.0)
-    findings.points = [*earlier, *findings.points]
-    write_points(points_path, findings.points)
-    fitted, paces = fit_all(equations(findings.points))
-    constants = {name: value for each in fitted.values() for name, value in each.constants.items()}
-    crowd = crowd_equations(findings.points, paces, constants, machine_facts()["cores"])
-    crowded = {f"crowd_{thread}": fit(each) for thread, each in crowd.items()}
-    calibrated = Calibrated(
-        fitted={**fitted, **crowded},
-        extra={**extra, **_host(findings, paces), "host.wake_s": 0.0},
-        quantities=[point.quantities for point in findings.points],
-        machine=machine_facts(),
-        seconds=monotonic() - began_s,
-    )
-    calibrated.extra["host.wake_s"] = _wake_s(findings, paces[-len(findings.alone) :], calibrated)
     write_profile(path, calibrated)
-    _print(path, calibrated, fitted, as_json)
+    _print(path, calibrated, as_json)
     return ExitCode.OK
+
+
+def _fit(measured: Sequence[PointTimes], findings: _Findings, extra: Mapping[str, float]) -> tuple[Calibrated, list[_Paces]]:
+    """Return all constants but the waits, and every point's paces: on an idle machine and on a crowded one."""
+    cores = machine_facts()["cores"]
+    fitted, alone_paces = fit_all(equations(measured))
+    around = paces_around(measured, alone_paces)
+    crowded = crowded_points(measured, cores)
+    crowd, paces = fit_all(crowd_equations(measured, alone_paces, _constants(fitted), cores))
+    fitted |= {f"crowd_{thread}": each for thread, each in crowd.items()}
+    crowded_paces = dict(zip(crowded, paces, strict=True))
+    reduction = reduction_equations(measured, around, crowded_paces, _constants(fitted), cores)
+    fitted["reduction"] = fit([(terms, seconds) for terms, seconds, _ in reduction], [train_s for *_, train_s in reduction])
+    alone = [point for point in measured if not point.crowded]
+    extra = {
+        **dict.fromkeys(_REDUCE_CONSTANTS, 0.0),
+        **extra,
+        **_host(measured, findings),
+        "host.drift": float(np.log(alone_paces).std()),
+        "host.reference_s": reference_s(alone, alone_paces, _quantities(REFERENCE)),
+        "host.crowded_reference_s": reference_s([measured[number] for number in crowded], paces, _quantities(CROWDED_REFERENCE)),
+    }
+    covered = [point.quantities for point in measured]
+    calibrated = Calibrated(fitted=fitted, extra=extra, quantities=covered, machine=machine_facts(), seconds=0.0)
+    return calibrated, [(pace, crowded_paces.get(number, pace)) for number, pace in enumerate(around)]
+
+
+def _quantities(point: Point) -> Quantities:
+    return quantities(rig_scenario(point.overrides))
+
+
+def _constants(fitted: Mapping[str, Fitted]) -> dict[str, float]:
+    return {name: value for each in fitted.values() for name, value in each.constants.items()}
 
 
 def read_batch_sizes(text: str | None) -> list[int] | None:
@@ -94,7 +134,8 @@ def read_batch_sizes(text: str | None) -> list[int] | None:
     return sizes
 
 
-def _print(path: Path, calibrated: Calibrated, fitted: Mapping[str, Fitted], as_json: bool) -> None:
+def _print(path: Path, calibrated: Calibrated, as_json: bool) -> None:
+    fitted = calibrated.fitted
     if as_json:
         stages = {
             stage: {"relative_error": each.relative_error, "points": each.points, "left_out": each.left_out}
@@ -115,122 +156,89 @@ def _print(path: Path, calibrated: Calibrated, fitted: Mapping[str, Fitted], as_
     note(f"The profile is {path}; it took {calibrated.seconds:.0f} s.")
 
 
-def rig_scenario(overrides: Sequence[str]) -> Scenario:
-    """Return the rig's scenario: the validation cases' base, one process of each role."""
-    base = str(files("scenarios") / "validation" / "base.yaml")
-    common = ("workload.evaluate_every_steps=0", "workload.data.held_out_samples=64", "workload.samples=1 billion")
-    return load_scenario(base, [*common, f"workload.data.distinct_batches={_DISTINCT}", *overrides])
-
-
 def _measure_points(rig: Rig, alone: Sequence[Point], crowds: Sequence[Point], progress: Callable[[float], None]) -> _Findings:
     """Measure all points, crowded ones between the others, so that the machine's pace around them is known."""
     findings = _Findings()
     total = len(alone) + 2 * len(crowds) + 8
     taken = 0
     for number, point in enumerate(alone):
-        findings.points.append(_alone(rig, point, findings))
+        _alone(rig, point, findings)
         while taken < (number + 1) * len(crowds) // len(alone):
-            findings.points.append(_crowded(rig, crowds[taken], findings))
+            _crowded(rig, crowds[taken], findings)
             taken += 1
         progress((number + 1 + 2 * taken) / total)
     findings.resident_gib = rig.resident_gib
+    scenario = rig_scenario(REFERENCE.overrides)
+    measured = rig.measure(scenario, resolved_yaml(scenario), warm_batches=_WARM, batches=_FEWEST, seconds=_JITTER_SECONDS)
+    findings.jitter = measured.pace_cv
     return findings
 
 
-def _alone(rig: Rig, point: Point, findings: _Findings) -> PointTimes:
+def _alone(rig: Rig, point: Point, findings: _Findings) -> None:
     scenario = rig_scenario(point.overrides)
     measured = rig.measure(scenario, resolved_yaml(scenario), warm_batches=_WARM, batches=_FEWEST, seconds=_SECONDS)
     findings.noise_cv.append(measured.noise_cv)
-    findings.alone.append(scenario)
-    return _times(scenario, measured)
+    _note(findings, scenario, measured, crowded=False)
 
 
-def _crowded(rig: Rig, point: Point, findings: _Findings) -> PointTimes:
+def _crowded(rig: Rig, point: Point, findings: _Findings) -> None:
     scenario = rig_scenario(point.overrides)
     measured = rig.measure(scenario, resolved_yaml(scenario), warm_batches=_CROWD_WARM, batches=_CROWD_WARM, seconds=_CROWD_SECONDS)
     findings.background_cores.append(measured.other_cores)
-    return _times(scenario, measured, crowded=True)
+    _note(findings, scenario, measured, crowded=True)
 
 
-def _times(scenario: Scenario, measured: Measured, *, crowded: bool = False) -> PointTimes:
-    return PointTimes(
-        quantities=quantities(scenario), thread_s=measured.thread_s, span_s=measured.span_s, step_s=measured.step_s, crowded=crowded
+def _note(findings: _Findings, scenario: Scenario, measured: Measured, *, crowded: bool) -> None:
+    findings.scenarios.append(scenario)
+    findings.now.append(
+        PointTimes(
+            quantities=quantities(scenario),
+            thread_s=measured.thread_s,
+            span_s=measured.span_s,
+            step_s=measured.step_s,
+            crowded=crowded,
+            reduction=REDUCTIONS.get(scenario.schedule.mode, "") if scenario.ranks > 1 else "",
+        )
     )
 
 
-def _host(findings: _Findings, paces: Sequence[float]) -> dict[str, float]:
-    quota = core_quota()
-    logs = np.log(paces)
-    found = {
-        "host.cores": quota,
-        "host.server.lookup_share": lookup_share(findings.points),
+def _host(points: Sequence[PointTimes], findings: _Findings) -> dict[str, float]:
+    fixed = {"loader": "loader", "embedding_worker": "worker", "parameter_server": "server", "nn_worker": "rank"}
+    return {
+        "host.cores": core_quota(),
+        "host.server.lookup_share": lookup_share(points),
         "host.background_cores": max(0.0, median(findings.background_cores)),
         "host.noise_cv": median(findings.noise_cv),
+        "host.jitter": findings.jitter,
+        **{f"{fixed[role]}.fixed_gib": gib for role, gib in findings.resident_gib.items()},
     }
-    found |= {
-        "host.drift": float(logs.std()),
-        "host.jitter": float(np.diff(logs).std() / sqrt(2.0)),
-        "host.reference_s": reference_s(findings.points, paces, quantities(rig_scenario(REFERENCE.overrides))),
-    }
-    fixed = {"loader": "loader", "embedding_worker": "worker", "parameter_server": "server", "nn_worker": "rank"}
-    found |= {f"{fixed[role]}.fixed_gib": gib for role, gib in findings.resident_gib.items()}
-    return found
 
 
-def _wake_s(findings: _Findings, paces: Sequence[float], calibrated: Calibrated) -> float:
-    """Return how long an idle core takes to wake, from the steps of mode sync."""
-    steps_s = [point.step_s for point in findings.points if not point.crowded][-len(findings.alone) :]  # those of now
+def _set_waits(calibrated: Calibrated, findings: _Findings, paces: Sequence[_Paces]) -> None:
+    """Set the waits that only the time from batch to batch shows: of waking cores, then of the all-reduce's messages."""
+    calibrated.extra.update(dict.fromkeys(_WAITS, 0.0))
     with tempfile.TemporaryDirectory() as place:
-        profiles = []
-        for number, tried_s in enumerate(TRIED_S):
-            profiles.append(Path(place) / f"wakes-{number}.yaml")
-            write_profile(profiles[-1], replace(calibrated, extra={**calibrated.extra, "host.wake_s": tried_s}))
-        chosen = []
-        for scenario, pace, step_s in zip(findings.alone, paces, steps_s, strict=True):
-            if scenario.schedule.mode == "sync":
-                changes = {"pace": pace, "steps": _WAKING_STEPS}
-                tried = [
-                    scenario.model_copy(update={"simulation": scenario.simulation.model_copy(update={**changes, "profile": str(profile)})})
-                    for profile in profiles
-                ]
-                chosen.append((tried[0], tried[1], step_s))
-        return wake_s(chosen[:: max(1, len(chosen) // _WAKING_POINTS)])
+        for name, chosen in _WAITS.items():
 
+            def with_wait(scenario: Scenario, tried_s: float, name: str = name) -> Scenario:
+                profile = Path(place) / f"{name}-{tried_s}.yaml"
+                if not profile.exists():
+                    write_profile(profile, replace(calibrated, extra={**calibrated.extra, name: tried_s}))
+                return _simulated(scenario, profile=str(profile))
 
-def _reduction() -> dict[str, float]:
-    """Return what the all-reduce of dense gradients costs a rank, per step, hop and byte."""
-    steps: list[tuple[Terms, float]] = []
-    waits_s: list[float] = []
-    with tempfile.TemporaryDirectory() as folder:
-        paths: dict[str, tuple[str, Scenario]] = {}
-        for kind, mode in _REDUCTIONS.items():
-            for dim in _REDUCE_DIMS:
-                scenario = rig_scenario(
-                    (f"schedule.mode={mode}", "workload.batch_size=16", f"model.features[0].dim={dim}", "model.features[0].count=26")
+            measured = [
+                (
+                    _simulated(scenario, pace=paces[number][0], crowded_pace=paces[number][1], steps=_WAITING_STEPS),
+                    findings.now[number].step_s,
                 )
-                path = Path(folder) / f"{kind}-{dim}.yaml"
-                path.write_text(resolved_yaml(scenario), encoding="utf-8")
-                paths[path.name] = (kind, scenario)
-        for ranks in (2, 4):
-            for line in reduce_seconds(ranks, [str(Path(folder) / name) for name in paths], folder):
-                kind, scenario = paths[line["scenario"]]
-                moved_bytes = 4.0 * quantities(scenario).parameters * 2.0 * (ranks - 1) / ranks
-                terms = {
-                    f"host.reduce.{kind}_s_per_step": 1.0,
-                    "host.reduce.s_per_hop": 2.0 * (ranks - 1),
-                    "host.reduce.s_per_byte": moved_bytes,
-                }
-                steps.append((terms, max(1e-6, line["cpu_s"])))
-                if ranks == 2:  # more would wait for a core as well
-                    waits_s.append(line["idle_s"] / 2.0)
-    fitted = fit(steps)
-    names = (
-        "host.reduce.overlapped_s_per_step",
-        "host.reduce.after_backward_s_per_step",
-        "host.reduce.s_per_hop",
-        "host.reduce.s_per_byte",
-    )
-    return {**{name: fitted.constants.get(name, 0.0) for name in names}, "host.reduce.delay_s_per_hop": median(waits_s)}
+                for number, scenario in enumerate(findings.scenarios)
+                if chosen(scenario, findings.now[number])
+            ]
+            calibrated.extra[name] = wait_s(measured[:: max(1, len(measured) // _WAITING_POINTS)], with_wait)
+
+
+def _simulated(scenario: Scenario, **changes: object) -> Scenario:
+    return scenario.model_copy(update={"simulation": scenario.simulation.model_copy(update=changes)})
 
 
 def _gathering() -> dict[str, float]:

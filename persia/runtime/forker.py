@@ -150,6 +150,11 @@ class Forker:
         """Return whether there is a word from it, after so long at most."""
         return not self.gone and bool(select.select([self._socket], [], [], timeout_s)[0])
 
+    def used_seconds(self) -> float:
+        """Return the processor seconds of the forker and of its processes that have ended."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
     def close(self) -> None:
         """End it."""
         self._socket.close()
@@ -167,6 +172,11 @@ def forker_of(environment: Mapping[str, str], *, torch: bool) -> Forker:
     if forker is None or forker.gone:
         forker = _FORKERS[key] = Forker(environment, torch=torch)
     return forker
+
+
+def forked_seconds() -> float:
+    """Return the processor seconds of all forkers and of those of their processes that have ended."""
+    return sum(forker.used_seconds() for forker in _FORKERS.values() if not forker.gone)
 
 
 @atexit.register

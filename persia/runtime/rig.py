@@ -29,6 +29,7 @@ from persia.scenario import Scenario
 from persia.trace import Span, read_trace
 
 _LOOKS = 30
+_WINDOWS_LEAST = 3
 _PATIENCE_S = 60.0
 _OWN_THREAD = "main"
 _TRAIN = "train"
@@ -49,6 +50,7 @@ class Measured:
     step_s: float
     other_cores: float
     noise_cv: float
+    pace_cv: float
 
 
 class _RigAttempt(Attempt):
@@ -177,5 +179,17 @@ def _measured(trained_s: Any, samples: Sequence[_Sample], attempt: Path, warm_ba
         span_s={name: sum(seconds) / batches for name, seconds in spans.items()},
         step_s=wall_s / batches,
         other_cores=(os.cpu_count() or 1) - (sum(used_s.values()) + last[2] - first[2]) / wall_s,
+        pace_cv=_pace_cv(inside, trained_s),
         noise_cv=float(sum(map(np.std, (*spans.values(), train_s))) / sum(map(np.mean, (*spans.values(), train_s)))),
     )
+
+
+def _pace_cv(samples: Sequence[_Sample], trained_s: Any) -> float:
+    """Return the coefficient of variation of a batch's processor time between windows of about a second; 0 for too few."""
+    windows = int(samples[-1][0] - samples[0][0])
+    if windows < _WINDOWS_LEAST:
+        return 0.0
+    cuts = [samples[number * (len(samples) - 1) // windows] for number in range(windows + 1)]
+    batches = np.diff(np.interp([cut[0] for cut in cuts], trained_s, np.arange(len(trained_s))))
+    each_s = np.diff([sum(cut[1].values()) for cut in cuts]) / batches
+    return float(each_s.std(ddof=1) / each_s.mean())

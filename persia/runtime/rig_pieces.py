@@ -1,44 +1,17 @@
-"""Pieces of a run that the rig cannot show alone: the all-reduce, summing a step in a server, and drawing IDs."""
+"""Pieces of a run that the rig cannot show alone: summing a step in a server, and drawing IDs."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Iterator
 from statistics import median
-from typing import Any
 
 import numpy as np
 
 from persia.data.zipf import make_zipf
 from persia.embedding.pooling import scatter_raw
-from persia.runtime.processes import child_environment
-from persia.runtime.rendezvous import host_store
 
 _GATHER_RANKS = 3
-
-
-def reduce_seconds(ranks: int, paths: Sequence[str], folder: str) -> list[dict[str, Any]]:
-    """Return what rank 0 of `ranks` has measured of each scenario file: see `rig_reduce`; complaints go to a file in `folder`."""
-    command = [sys.executable, "-m", "persia.runtime.rig_reduce"]
-    with ExitStack() as cleanup:
-        store = cleanup.enter_context(host_store())
-        errors = cleanup.enter_context((Path(folder) / "host.reduce.err").open("ab"))
-        started = []
-        for rank in range(ranks):
-            words = [*command, str(rank), str(ranks), store, *paths]
-            output = subprocess.PIPE if rank == 0 else subprocess.DEVNULL
-            process = cleanup.enter_context(subprocess.Popen(words, stdout=output, stderr=errors, env=child_environment()))
-            cleanup.callback(process.kill)
-            started.append(process)
-        printed, _ = started[0].communicate(timeout=120)
-        for process in started[1:]:
-            process.wait(30)
-    return [json.loads(line) for line in printed.decode().splitlines()]
 
 
 def gather_seconds() -> Iterator[tuple[int, int, float]]:

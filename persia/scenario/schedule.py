@@ -119,10 +119,13 @@ class Simulation(Part):
         description="Accelerator of the catalogue whose predicted time ranks wait for instead of computing the dense part; null: none.",
         examples=["a100"],
     )
-    pace: Annotated[float, Quantity(dimension=REAL, above=0, high=1000)] = Field(
-        default=1.0,
-        description="How many times longer all processor work takes than when the profile was calibrated; calibrated profiles only.",
-        examples=[1],
+    pace: Annotated[float, Quantity(dimension=REAL, above=0, high=1000)] | None = Field(
+        default=None,
+        description="How many times longer processor work takes than at the calibration; null: the same, with the drift it had then.",
+        examples=[1.1],
+    )
+    crowded_pace: Annotated[float, Quantity(dimension=REAL, above=0, high=1000)] | None = Field(
+        default=None, description="The same beside busy cores; null: as simulation.pace.", examples=[1.05]
     )
     slow_machines: Many[SlowMachine] = Field(default=(), max_length=10_000, description="Machines slower than their peers.", examples=[[]])
     latency_jitter_sigma: Annotated[float, Quantity(dimension=REAL, low=0, high=10)] = Field(

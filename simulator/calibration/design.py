@@ -15,6 +15,7 @@ from simulator.host_costs import WIRES
 
 IDS_PER_BATCH_MAX = 400_000
 _LAYERS = ("[256, 128]", "[128, 64]", "[512, 256]", "[64]", "[256, 128, 64]")
+_REDUCING = ("sync", "hybrid", "naive-hybrid")
 _SEED = 20_260_101
 
 
@@ -39,34 +40,47 @@ REFERENCE = Point(
     )
 )
 """The point whose time tells how fast the machine is at a moment."""
+CROWDED_REFERENCE = Point(
+    overrides=(
+        *REFERENCE.overrides,
+        "schedule.mode=naive-hybrid",
+        "schedule.staleness_permits=16",
+        "cluster.tiers.embedding_worker.processes_per_machine=2",
+        "cluster.tiers.parameter_server.processes_per_machine=2",
+    )
+)
+"""The same of a crowded machine."""
 
 
-def with_reference(plan: Sequence[Point], every: int) -> list[Point]:
+def with_reference(plan: Sequence[Point], every: int, reference: Point) -> list[Point]:
     """Return a plan with the reference before every so many points."""
-    return [each for number, point in enumerate(plan) for each in ((REFERENCE, point) if number % every == 0 else (point,))]
+    return [each for number, point in enumerate(plan) for each in ((reference, point) if number % every == 0 else (point,))]
 
 
 def points(count: int, batch_sizes: Sequence[int] | None = None) -> list[Point]:
     """Return `count` points at which one batch after another passes; with `batch_sizes` only these are used."""
-    made = _shapes(count, batch_sizes, _SEED, _CORNERS)
+    made = _shapes(count, batch_sizes, _SEED, _CORNERS, IDS_PER_BATCH_MAX)
     for number, shape in enumerate(made):
         shape += [f"schedule.mode={'async' if number % 3 == 2 else 'sync'}", "schedule.staleness_permits=1"]
     return [Point(overrides=tuple(shape)) for shape in made]
 
 
 def crowds(count: int, batch_sizes: Sequence[int] | None = None) -> list[Point]:
-    """Return `count` points at which the machine is crowded.
+    """Return `count` points at which the machine is crowded, of several kinds in turn.
 
-    No rank waits for another: one rank has many permits, or several are asynchronous.
+    Several ranks that never wait for another (mode async); one rank with many permits; several ranks that reduce their dense
+    gradients, in each mode that does so.
     """
-    made = _shapes(count, batch_sizes, _SEED + 1, ())
+    made = _shapes(count, batch_sizes, _SEED + 1, (), IDS_PER_BATCH_MAX // 2)
     for number, shape in enumerate(made):
-        ranks, permits = (1, 16) if number % 2 else (2 + number // 2 % 3, (2, 4, 8)[number // 2 % 3])
+        turn = number // 4
+        reducing = (_REDUCING[number // 2 % 3], 2 + (number // 2 + number // 6) % 3, (1, 4)[turn % 2])
+        mode, ranks, permits = (("async", 2 + turn % 3, (2, 4, 8)[turn % 3]), reducing, ("naive-hybrid", 1, 16), reducing)[number % 4]
         shape += [
-            f"schedule.mode={'naive-hybrid' if ranks == 1 else 'async'}",
+            f"schedule.mode={mode}",
             f"schedule.staleness_permits={permits}",
             f"cluster.tiers.nn_worker.processes_per_machine={ranks}",
-            f"cluster.tiers.embedding_worker.processes_per_machine={1 + number // 2 % 3}",
+            f"cluster.tiers.embedding_worker.processes_per_machine={1 + turn % 3}",
         ]
     return [Point(overrides=tuple(shape)) for shape in made]
 
@@ -80,7 +94,7 @@ def _shapes(count: int, batch_sizes: Sequence[int] | None, seed: int, corners: S
         features, ids, dim = int(generator.integers(4, 28)), _log_uniform(generator, 1, 41), 4 * _log_uniform(generator, 2, 33)
         if not batch_sizes and len(made) < len(corners):
             samples, features, ids, dim = corners[len(made)]
-        elif samples * features * ids > IDS_PER_BATCH_MAX:
+        elif samples * features * ids > ids_most:
             continue
         number = len(made)
         made.append(

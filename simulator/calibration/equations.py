@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, fsum, log
 
-from simulator.host_costs import Constants, Quantities, Terms, crowd_terms, stage_terms
+from simulator.host_costs import Constants, Quantities, Terms, crowd_terms, reduction_terms, stage_seconds, stage_terms
 
 _WORKER = ("dedup", "pool", "un-pool")
 _CROWDED_LEAST = 0.5  # of the other cores
@@ -32,6 +32,7 @@ class PointTimes:
     span_s: Mapping[str, float]
     step_s: float
     crowded: bool = False
+    reduction: str = ""  # the kind of all-reduce that its ranks take part in
 
     def threads(self) -> dict[str, float]:
         """Return the seconds of each kind of thread, as `host_costs.THREADS` names them."""
@@ -70,41 +71,67 @@ def equations(points: Sequence[PointTimes]) -> Equations:
 
 
 def crowd_equations(points: Sequence[PointTimes], paces: Sequence[float], constants: Constants, cores: float) -> Equations:
-    """Return every kind of thread's equations at the crowded points, given what its work takes alone.
+    """Return every kind of thread's equations at the points that `crowded_points` finds, given what its work takes alone.
 
-    `points` stand in the order in which they were measured, `paces` are those of the points that are not crowded; a crowded
-    one has the pace of those around it.  Where only a part of the other cores was busy on average, only that part of the work
-    is crowded; where it is less than half, the point tells too little.
+    `points` stand in the order in which they were measured, `paces` are those of the points that are not crowded.  Where only
+    a part of the other cores was busy on average, only that part of the work is crowded.  An equation that says nothing of a
+    thread has zero seconds.
     """
     found: dict[str, list[tuple[Terms, float]]] = defaultdict(list)
-    for point, pace in crowd_paces(points, paces):
-        threads = point.threads()
-        busy = min(1.0, (sum(threads.values()) / point.step_s - 1.0) / max(cores - 1.0, 1e-9))
-        if busy < _CROWDED_LEAST:
-            continue
+    around = paces_around(points, paces)
+    for number in crowded_points(points, cores):
+        point, threads = points[number], points[number].threads()
+        busy = _others_busy(point, cores)
         for thread, terms in crowd_terms(constants, point.quantities).items():
-            crowded_s = threads[thread] / pace - (1.0 - busy) * sum(terms.values())
-            found[thread].append(({name: busy * seconds for name, seconds in terms.items()}, crowded_s))
+            crowded_s = threads[thread] - (1.0 - busy) * around[number] * sum(terms.values())
+            says = crowded_s > 0.0 and not (thread == "train" and point.reduction)
+            found[thread].append(({name: busy * seconds for name, seconds in terms.items()}, crowded_s if says else 0.0))
     return found
 
 
-def crowd_paces(points: Sequence[PointTimes], paces: Sequence[float]) -> list[tuple[PointTimes, float]]:
-    """Return the crowded points with the mean pace of the others around them."""
+def crowded_points(points: Sequence[PointTimes], cores: float) -> list[int]:
+    """Return the places of the crowded points at which enough of the other cores was busy to tell something."""
+    return [number for number, point in enumerate(points) if point.crowded and _others_busy(point, cores) >= _CROWDED_LEAST]
+
+
+def reduction_equations(
+    points: Sequence[PointTimes], around: Sequence[float], crowded_paces: Mapping[int, float], constants: Constants, cores: float
+) -> list[tuple[Terms, float, float]]:
+    """Return the equations of the all-reduce: what a training thread takes more than its training; and all that it takes."""
+    found = []
+    for number, point in enumerate(points):
+        if not point.reduction:
+            continue
+        terms = crowd_terms(constants, point.quantities)["train"]
+        busy, pace = max(0.0, _others_busy(point, cores)), crowded_paces.get(number, around[number])
+        train_s = (1.0 - busy) * around[number] * sum(terms.values()) + busy * pace * stage_seconds(constants, terms)
+        measured_s = point.threads()["train"]
+        found.append((reduction_terms(point.quantities, point.reduction), (measured_s - train_s) / pace, measured_s / pace))
+    return found
+
+
+def _others_busy(point: PointTimes, cores: float) -> float:
+    """Return which part of the other cores a point keeps busy while it runs on one."""
+    return min(1.0, (sum(point.threads().values()) / point.step_s - 1.0) / max(cores - 1.0, 1e-9))
+
+
+def paces_around(points: Sequence[PointTimes], paces: Sequence[float]) -> list[float]:
+    """Return every point's pace: a crowded one's is the mean of those around it; `paces` are those of the others."""
     found = []
     before = 0  # points that are not crowded, up to here
     for point in points:
         if point.crowded:
             around = paces[max(0, before - _AROUND) : before + _AROUND]
-            found.append((point, exp(fsum(map(log, around)) / len(around))))
+            found.append(exp(fsum(map(log, around)) / len(around)))
         else:
+            found.append(paces[before])
             before += 1
     return found
 
 
 def reference_s(points: Sequence[PointTimes], paces: Sequence[float], reference: Quantities) -> float:
     """Return the processor seconds of a batch of the reference at the average pace: by these the pace of another time is known."""
-    alone = [point for point in points if not point.crowded]
-    logs = [log(sum(point.threads().values()) / pace) for point, pace in zip(alone, paces, strict=True) if point.quantities == reference]
+    logs = [log(sum(point.threads().values()) / pace) for point, pace in zip(points, paces, strict=True) if point.quantities == reference]
     return exp(fsum(logs) / len(logs))
 
 

@@ -36,30 +36,33 @@ class Fitted:
     left_out: int
 
 
-def fit(equations: Sequence[tuple[Terms, float]]) -> Fitted:
+def fit(equations: Sequence[tuple[Terms, float]], scales_s: Sequence[float] | None = None) -> Fitted:
     """Return the constants of one stage from (terms, measured seconds) of each point.
 
-    Points further than 3.5 robust deviations from the fit are left out, and counted.
+    Points further than 3.5 robust deviations from the fit are left out, and counted.  Errors are relative to the stage's time,
+    or to `scales_s` where that is a small difference of large times.
 
     Raises:
         ValueError: fewer points than constants.
     """
-    sound = [(terms, seconds) for terms, seconds in equations if seconds > 0.0]
+    sound = [(terms, seconds) for terms, seconds in equations if seconds > 0.0 or scales_s is not None]
     names = [name for name in dict.fromkeys(name for terms, _ in sound for name in terms) if any(t.get(name, 0.0) for t, _ in sound)]
     if len(sound) < len(names):
         raise ValueError(f"{len(sound)} points do not determine {len(names)} constants")
     counts = np.array([[terms.get(name, 0.0) for name in names] for terms, _ in sound])
     measured_s = np.array([seconds for _, seconds in sound])
-    kept, scale, solution = np.ones(len(sound), dtype=bool), measured_s, np.zeros(len(names))
+    scale = measured_s if scales_s is None else np.array(scales_s)
+    kept, solution = np.ones(len(sound), dtype=bool), np.zeros(len(names))
     for _ in range(_ROUNDS):
         columns = np.maximum(np.abs(counts / scale[:, None]).max(axis=0), 1e-300)
         matrix = counts / scale[:, None] / columns
         solution = nnls(matrix[kept], (measured_s / scale)[kept])[0] / columns
-        scale = np.maximum(counts @ solution, 0.05 * measured_s)
-        residual = np.log(measured_s / scale)
+        if scales_s is None:
+            scale = np.maximum(counts @ solution, 0.05 * measured_s)
+        residual = np.log1p((measured_s - counts @ solution) / scale)
         deviation = 1.4826 * np.median(np.abs(residual - np.median(residual)))
         kept = np.abs(residual - np.median(residual)) <= max(_OUTLIER * deviation, 0.02)
-    relative = (measured_s / scale - 1.0)[kept]
+    relative = ((measured_s - counts @ solution) / scale)[kept]
     used = solution > 0.0
     variance = float(relative @ relative) / max(1, len(relative) - int(used.sum()))
     matrix = (counts / scale[:, None])[kept][:, used]

@@ -59,6 +59,7 @@ def write_points(path: Path, points: Sequence[PointTimes]) -> None:
             "quantities": asdict(point.quantities),
             "step_s": point.step_s,
             "crowded": point.crowded,
+            "reduction": point.reduction,
             "thread_s": {f"{role}/{kind}": spent for (role, kind), spent in point.thread_s.items()},
             "span_s": dict(point.span_s),
         }
@@ -74,6 +75,7 @@ def read_points(path: Path) -> list[PointTimes]:
             quantities=Quantities(**row["quantities"]),
             step_s=row["step_s"],
             crowded=row.get("crowded", False),
+            reduction=row.get("reduction", ""),
             thread_s={
                 (role, kind): spent for (role, _, kind), spent in ((key.partition("/"), value) for key, value in row["thread_s"].items())
             },

@@ -1,14 +1,13 @@
-"""How long an idle core takes to wake: no clock of a thread shows it, the time from batch to batch does.
+"""Waits that no clock of a thread shows: how long an idle core takes to wake, and a message of the all-reduce to come.
 
-Where one batch after another passes, a step is the work of many threads, some of it side by side, and the waking of the
-cores between them.  The simulator knows the work and who waits for whom, so that the one figure is left that makes its steps
-as long as the measured ones: each point gives one, from two simulations, since a step grows linearly with it.
+The time from batch to batch shows them, mixed with the work of many threads, some of it side by side.  The simulator knows
+that work and who waits for whom, so that one figure is left that makes its steps as long as the measured ones: each point
+gives one, from two simulations, since a step grows linearly with it, and counts as much as its step depends on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from statistics import median
+from collections.abc import Callable, Sequence
 
 from persia.scenario import Scenario
 from simulator.run import simulate
@@ -16,14 +15,30 @@ from simulator.run import simulate
 TRIED_S = (0.0, 100e-6)
 
 
-def wake_s(points: Sequence[tuple[Scenario, Scenario, float]]) -> float:
-    """Return the median of what the points say, at least 0.
+def wait_s(points: Sequence[tuple[Scenario, float]], with_wait: Callable[[Scenario, float], Scenario]) -> float:
+    """Return the weighted median of what the points say, at least 0.
 
-    Each is a scenario with a profile whose cores wake in `TRIED_S[0]`, the same with `TRIED_S[1]`, and the measured seconds
-    from batch to batch; each sets the machine's pace at that time.
+    Each is a scenario, which sets the machine's pace at that time, and the measured seconds from batch to batch of all its
+    ranks; `with_wait` gives the scenario with a profile in which the figure is so large.
     """
     found = []
-    for *tried, measured_s in points:
-        low_s, high_s = (scenario.workload.batch_size / simulate(scenario).throughput.samples_per_s.mean for scenario in tried)
-        found.append(TRIED_S[0] + (TRIED_S[1] - TRIED_S[0]) * (measured_s - low_s) / (high_s - low_s))
-    return max(0.0, median(found))
+    for scenario, measured_s in points:
+        low_s, high_s = (_step_s(with_wait(scenario, tried_s)) for tried_s in TRIED_S)
+        if high_s > low_s:
+            slope = (high_s - low_s) / (TRIED_S[1] - TRIED_S[0])
+            found.append((TRIED_S[0] + (measured_s - low_s) / slope, slope / measured_s))
+    return max(0.0, _weighted_median(sorted(found)))
+
+
+def _weighted_median(found: Sequence[tuple[float, float]]) -> float:
+    """Return the value, of ascending (value, weight), below which half of the weight lies; 0 for none."""
+    half, passed = sum(weight for _, weight in found) / 2.0, 0.0
+    for value, weight in found:
+        passed += weight
+        if passed >= half:
+            return value
+    return 0.0
+
+
+def _step_s(scenario: Scenario) -> float:
+    return scenario.workload.batch_size / simulate(scenario).throughput.samples_per_s.mean

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -72,7 +72,9 @@ class Counters:
 class NoiseCheck:
     """The probe's two processes, idle between measurements, and the fastest answers of the session; a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, other_own_s: Callable[[], float] = lambda: 0.0) -> None:
+        """`other_own_s` tells processor seconds of processes that are ours and no children of this one."""
+        self._other_own_s = other_own_s
         self._children: list[subprocess.Popen[str]] = []
         self._fastest_s = (math.inf, math.inf)
         self._last = (1.0, 1.0)
@@ -119,13 +121,13 @@ class NoiseCheck:
     def watch(self) -> Iterator[list[Noise]]:
         """Give a list that holds, after the block, what disturbed it; every child process of the block must have ended."""
         before = self._last
-        start = Counters.now()
+        start, start_other_s = Counters.now(), self._other_own_s()
         found: list[Noise] = []
         yield found
-        end = Counters.now()
+        end, end_other_s = Counters.now(), self._other_own_s()
         after = self.probe()
         room_s = max(1e-9, (end.at_s - start.at_s) * self._cores)
-        foreign_s = (end.busy_s - start.busy_s) - (end.own_s - start.own_s)
+        foreign_s = (end.busy_s - start.busy_s) - (end.own_s - start.own_s) - (end_other_s - start_other_s)
         found.append(
             Noise(
                 one_core_slowdown=max(before[0], after[0]),

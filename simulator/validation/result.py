@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import exp, log
 from statistics import fmean, median
 from typing import Any
 
@@ -20,6 +21,8 @@ ERROR_MOST_PCT = 12.0
 STALENESS_MOST_VERSIONS = 0.5
 STALENESS_MOST_FRACTION = 0.1
 TAU_LEAST = 0.9
+Reference = tuple[float, float]
+"""Processor seconds of the reference batches, alone and crowded."""
 QUANTILES = ("p50", "p95", "p99")
 
 
@@ -42,13 +45,18 @@ class World:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repeat:
-    """One real run of a case: its throughput, steps and seconds after the warm-up; what disturbed it; whether it counts."""
+    """One real run of a case: its throughput, steps and seconds after the warm-up; what disturbed it; whether it counts.
+
+    `reference_s` is the processor time of the calibration's reference batches just before and after, alone and crowded; None
+    where none is known.
+    """
 
     samples_per_s: Interval
     steps: int
     seconds: float
     noise: Noise
     used: bool
+    reference_s: Reference | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +80,11 @@ class CaseResult:
     def worlds(self) -> tuple[World, World] | None:
         """Return both worlds, measured first; None where one is missing."""
         return None if self.measured is None or self.simulated is None else (self.measured, self.simulated)
+
+    @property
+    def reference_s(self) -> Reference | None:
+        """Return the processor time of the reference batches around the runs that count."""
+        return mean_reference_s([(repeat.reference_s, repeat.seconds) for repeat in self.repeats if repeat.used])
 
     @property
     def error_pct(self) -> float | None:
@@ -127,6 +140,16 @@ class CaseResult:
         if distance > most:
             found.append(f"staleness off by {distance:.2f} versions, at most {most:.2f} is allowed")
         return found
+
+
+def mean_reference_s(runs: Sequence[tuple[Reference | None, float]]) -> Reference | None:
+    """Return the geometric means of reference times, each weighed by its run's seconds; None where one is not known."""
+    known = [(reference_s, seconds) for reference_s, seconds in runs if reference_s is not None]
+    total_s = sum(seconds for _, seconds in known)
+    if not known:
+        return None
+    alone_s, crowded_s = (exp(sum(log(each[place]) * seconds for each, seconds in known) / total_s) for place in (0, 1))
+    return alone_s, crowded_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

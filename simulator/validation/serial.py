@@ -49,6 +49,7 @@ def _case(case: CaseResult, *, spans: bool) -> dict[str, Any]:
         "staleness_ks": case.staleness_ks,
         "staleness_w1_most": case.staleness_most,
         "disturbed": case.disturbed,
+        "reference_s": case.reference_s,
         "repeats": [{**asdict(repeat), "disturbance": repeat.noise.disturbance} for repeat in case.repeats],
         "failure": case.failure,
         "misses": case.misses,
@@ -110,6 +111,7 @@ def _read_repeat(data: Mapping[str, Any]) -> Repeat:
         seconds=data["seconds"],
         noise=Noise(**data["noise"]),
         used=data["used"],
+        reference_s=tuple(data["reference_s"]) if data.get("reference_s") else None,
     )
 
 

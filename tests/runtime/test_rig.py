@@ -9,7 +9,7 @@ pytest.importorskip("numba")
 pytest.importorskip("zmq")
 pytest.importorskip("scipy")
 
-from persia.commands.calibrate import rig_scenario
+from persia.commands.rigging import rig_scenario
 from persia.commands.simulate import resolved_yaml
 from persia.runtime.interrupts import Interrupts
 from persia.runtime.rig import open_rig
