@@ -123,6 +123,7 @@ def summary_lines(validation: Validation) -> list[str]:
             f"Ranking: Kendall's tau {summary.kendall_tau:.2f} (at least {TAU_LEAST}), regret {summary.regret_pct:.1f} %; "
             f"the 90 % intervals hold {100 * (summary.coverage_90 or 0.0):.0f} % of the measured means."
         )
+    lines += pace_lines(validation)
     noisy = [case.name for case in validation.cases if case.disturbed]
     if noisy:
         lines.append(f"Noisy: the machine was disturbed in every run of {', '.join(noisy)}.")
@@ -132,3 +133,14 @@ def summary_lines(validation: Validation) -> list[str]:
         f"{'Passed' if validation.passed else 'Not passed'}: {ran} of {len(validation.cases)} cases ran; profile {validation.profile}."
     )
     return lines
+
+
+def pace_lines(validation: Validation) -> list[str]:
+    """Return in a sentence how fast the machine was meanwhile; nothing where that is not known."""
+    paces = [case.pace for case in validation.cases if case.pace is not None]
+    if not paces:
+        return []
+    (least, most), (least_crowded, most_crowded) = ((min(each), max(each)) for each in zip(*paces, strict=True))
+    alone = f"{least:.2f} to {most:.2f} times as long as at the calibration on an idle machine"
+    crowded = f"{least_crowded:.2f} to {most_crowded:.2f} times on a crowded one"
+    return [f"Pace: around the runs, work took {alone}, {crowded} (reference batches); each case is simulated at its pace."]

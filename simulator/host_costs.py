@@ -18,7 +18,7 @@ from simulator.popularity import Popularity
 
 WIRES = ("fp32", "fp16", "fp16-scaled")
 _BYTES_PER_VALUE = {"fp32": 4.0, "fp16": 2.0, "fp16-scaled": 2.0 + 4.0 / 256}
-_HEADER_BYTES = 128.0  # of a message, about: header and array descriptions
+HEADER_BYTES = 128.0  # of a message, about: header and array descriptions
 _ID_BYTES, _OFFSET_BYTES, _KEY_BYTES, _FLOAT_BYTES = 8.0, 4.0, 8.0, 4.0
 _FIXED = ("batch", "server", "message", "request")  # what a constant is paid per, however much a batch holds
 _L2_VALUES = 131_072.0  # float32 values that half a megabyte of cache holds
@@ -47,32 +47,32 @@ class Quantities:
     @property
     def pooled_bytes(self) -> float:
         """Return the bytes of the pooled embeddings, or of their gradients."""
-        return _BYTES_PER_VALUE[self.rank_wire] * self.pooled_values + _HEADER_BYTES
+        return _BYTES_PER_VALUE[self.rank_wire] * self.pooled_values + HEADER_BYTES
 
     @property
     def features_bytes(self) -> float:
         """Return the bytes of a batch's IDs and offsets."""
-        return _ID_BYTES * self.ids + _OFFSET_BYTES * self.bags + _HEADER_BYTES
+        return _ID_BYTES * self.ids + _OFFSET_BYTES * self.bags + HEADER_BYTES
 
     @property
     def samples_bytes(self) -> float:
         """Return the bytes of a batch's dense features and labels."""
-        return _FLOAT_BYTES * self.dense_values + _HEADER_BYTES
+        return _FLOAT_BYTES * self.dense_values + HEADER_BYTES
 
     @property
     def keys_bytes(self) -> float:
         """Return the bytes that ask one server for its share of the rows."""
-        return _KEY_BYTES * self.rows / self.servers + _HEADER_BYTES
+        return _KEY_BYTES * self.rows / self.servers + HEADER_BYTES
 
     @property
     def rows_bytes(self) -> float:
         """Return the bytes of one server's share of the rows."""
-        return _BYTES_PER_VALUE[self.server_wire] * self.row_values / self.servers + _HEADER_BYTES
+        return _BYTES_PER_VALUE[self.server_wire] * self.row_values / self.servers + HEADER_BYTES
 
     @property
     def slice_bytes(self) -> float:
         """Return the bytes of one server's slice of the dense vector."""
-        return _FLOAT_BYTES * self.parameters / self.servers + _HEADER_BYTES
+        return _FLOAT_BYTES * self.parameters / self.servers + HEADER_BYTES
 
 
 def quantities(scenario: Scenario) -> Quantities:
@@ -236,160 +236,6 @@ def stage_seconds(profile: Constants, terms: Terms) -> float:
     return sum(profile[name] * count for name, count in terms.items() if count)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobCosts:
-    """Seconds of each job and bytes of each message of one batch; per server where a job is one server's."""
-
-    cores: float
-    slowdown: Mapping[str, float]  # of each kind of thread while other cores are busy
-    noise_cv: float  # of each job's time
-    wake_s: float  # of an idle core
-    pace: float  # how many times longer work takes than at the calibration
-    crowded_pace: float  # the same beside busy cores
-    post_s: float  # what another thread of a process has done, heard by its own
-    io_s_per_message: float
-    io_s_per_byte: float
-    # loader
-    read_s: float
-    send_features_s: float
-    send_samples_s: float
-    loader_message_s: float
-    features_bytes: float
-    samples_bytes: float
-    # embedding worker
-    worker_message_s: float
-    take_features_s: float
-    dedup_s: float
-    ask_s: float
-    take_rows_s: float
-    pool_s: float
-    send_pooled_s: float
-    take_gradients_s: float
-    unpool_s: float
-    send_update_s: float
-    take_ack_s: float
-    keys_bytes: float
-    rows_bytes: float
-    pooled_bytes: float
-    # parameter server
-    request_s: float
-    request_update_s: float
-    reply_s: float
-    reply_update_s: float
-    lookup_s: float
-    update_s: float
-    gather_s: float  # what summing a step adds for each of its batches
-    distinct_in_step: float  # rows of a step's sum over the rows of one batch
-    dense_update_s: float
-    slice_bytes: float
-    snapshot_s: float
-    # NN worker
-    rank_message_s: float
-    take_samples_s: float
-    take_pooled_s: float
-    send_gradients_s: float
-    train_s: float  # up to the reduction
-    reduce_s: float
-    reduce_delay_s: float
-    optimizer_s: float  # behind the reduction
-    exchange_s: float
-
-    def transfer_s(self, size_bytes: float) -> float:
-        """Return the processor seconds of moving a message, both ends together."""
-        return self.io_s_per_message + self.io_s_per_byte * (size_bytes + _HEADER_BYTES)
-
-
-def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
-    """Return what each job costs; raises ScenarioError where the profile was not calibrated."""
-    q = quantities(scenario)
-    terms = stage_terms(q)
-    stage = {name: stage_seconds(profile, each) for name, each in terms.items()}
-    servers = float(q.servers)
-    worker_message_s = (
-        profile["host.worker.s_per_batch"] / 7.0
-    )  # features, lookup, gradients in; pooled, pushed, credit out; a copy of each's log
-    rank_message_s = profile["host.rank.s_per_batch"] / 7.0  # samples, pooled, trained, pushed in; lookup, gradients, committed out
-    per_server_s = profile["host.worker.s_per_server"] / 4.0
-    rows_s = 0.5 * stage_seconds(profile, _only(terms["worker rest"], "host.worker.s_per_row_value")) / servers
-    request_s = profile["host.server.s_per_request"] / 2.0
-    rank_byte_s, share = profile["host.rank.s_per_byte"], profile["host.server.lookup_share"]
-    server_rows_s = stage_seconds(profile, _only(terms["server"], "host.server.s_per_row", "host.server.s_per_value")) / servers
-    dense_s = stage_seconds(profile, _only(terms["server"], "host.server.dense")) / servers
-    pooled_s = 0.5 * profile["host.worker.s_per_pooled_byte"] * q.pooled_bytes
-    optimizer_s = stage_seconds(profile, _only(terms["train"], "host.rank.optimizer_s_per_parameter"))
-    exchange = (profile["host.rank.exchange_s_per_server"] * servers + profile["host.rank.exchange_s_per_parameter"] * q.parameters) / (
-        2.0 * servers
-    )
-    return JobCosts(
-        cores=profile["host.cores"] - profile["host.background_cores"],
-        slowdown=slowdowns(profile, q),
-        noise_cv=profile["host.noise_cv"],
-        wake_s=profile["host.wake_s"],
-        pace=scenario.simulation.pace or 1.0,
-        crowded_pace=scenario.simulation.crowded_pace or scenario.simulation.pace or 1.0,
-        post_s=rank_message_s,
-        io_s_per_message=profile["host.io.s_per_message"],
-        io_s_per_byte=profile["host.io.s_per_byte"],
-        read_s=0.2 * profile["host.loader.s_per_batch"] + _drawing_s(scenario, profile, q),
-        send_features_s=0.2 * profile["host.loader.s_per_batch"] + profile["host.loader.s_per_byte"] * q.features_bytes,
-        send_samples_s=0.2 * profile["host.loader.s_per_batch"] + profile["host.loader.s_per_byte"] * q.samples_bytes,
-        loader_message_s=0.2 * profile["host.loader.s_per_batch"],
-        features_bytes=q.features_bytes,
-        samples_bytes=q.samples_bytes,
-        worker_message_s=worker_message_s,
-        take_features_s=worker_message_s + profile["host.worker.s_per_id"] * q.ids,
-        dedup_s=stage["dedup"],
-        ask_s=per_server_s + 0.5 * profile["host.worker.s_per_row"] * q.rows / servers,
-        take_rows_s=per_server_s + rows_s,
-        pool_s=stage["pool"],
-        send_pooled_s=worker_message_s + pooled_s,
-        take_gradients_s=worker_message_s + pooled_s,
-        unpool_s=stage["un-pool"],
-        send_update_s=per_server_s + rows_s + 0.5 * profile["host.worker.s_per_row"] * q.rows / servers,
-        take_ack_s=per_server_s,
-        keys_bytes=q.keys_bytes,
-        rows_bytes=q.rows_bytes,
-        pooled_bytes=q.pooled_bytes,
-        request_s=request_s,
-        request_update_s=request_s,
-        reply_s=request_s,
-        reply_update_s=request_s,
-        lookup_s=share * server_rows_s,
-        update_s=(1.0 - share) * server_rows_s,
-        gather_s=(profile["host.server.gather_s_per_row"] * q.rows + profile["host.server.gather_s_per_value"] * q.row_values) / servers,
-        distinct_in_step=_distinct_in_step(scenario, q),
-        dense_update_s=dense_s,
-        slice_bytes=q.slice_bytes,
-        snapshot_s=profile["server.snapshot_pause_s"],
-        rank_message_s=rank_message_s,
-        take_samples_s=rank_message_s + rank_byte_s * q.samples_bytes,
-        take_pooled_s=rank_message_s + rank_byte_s * q.pooled_bytes,
-        send_gradients_s=rank_message_s + rank_byte_s * q.pooled_bytes,
-        train_s=stage["train"] - optimizer_s,
-        reduce_s=_reduce_s(scenario, profile, q),
-        reduce_delay_s=2.0 * (q.ranks - 1) * profile["host.reduce.delay_s_per_hop"],
-        optimizer_s=optimizer_s,
-        exchange_s=exchange,
-    )
-
-
-def _only(terms: Terms, *prefixes: str) -> Terms:
-    return {name: count for name, count in terms.items() if name.startswith(prefixes)}
-
-
-def _drawing_s(scenario: Scenario, profile: Profile, q: Quantities) -> float:
-    """Return what drawing a synthetic batch costs; a batch of a few distinct ones is in memory."""
-    data = scenario.workload.data
-    return 0.0 if data.kind != "synthetic" or data.distinct_batches is not None else profile["host.loader.draw_s_per_id"] * q.ids
-
-
-def _distinct_in_step(scenario: Scenario, q: Quantities) -> float:
-    samples, rows = scenario.workload.batch_size * q.ranks, 0.0
-    for feature in scenario.model.features:
-        rows += feature.count * Popularity(rows=feature.rows, zipf=feature.zipf).expected_unique(samples * feature.ids_per_sample)
-    return rows / q.rows
-
-
 REDUCTIONS: Mapping[str, str] = {"sync": "after_backward", "naive-hybrid": "after_backward", "hybrid": "overlapped"}
 """Modes whose ranks reduce their dense gradients, and the kind of that."""
 
@@ -405,9 +251,3 @@ def reduction_terms(q: Quantities, kind: str) -> Terms:
         "host.reduce.s_per_hop": hops,
         "host.reduce.s_per_byte": _FLOAT_BYTES * q.parameters * hops / q.ranks,
     }
-
-
-def _reduce_s(scenario: Scenario, profile: Profile, q: Quantities) -> float:
-    """Return one rank's processor time in the all-reduce, measured on a crowded machine."""
-    kind = REDUCTIONS.get(scenario.schedule.mode)
-    return 0.0 if q.ranks == 1 or kind is None else stage_seconds(profile, reduction_terms(q, kind))

@@ -12,7 +12,7 @@ from typing import Any
 from persia.scenario import Scenario
 from persia.schedule import messages as m
 from simulator.driving import Driving, Process
-from simulator.host_costs import JobCosts
+from simulator.host_jobs import JobCosts
 from simulator.processor import Group, Job, Processor, Thread
 from simulator.queues import Link
 from simulator.streams import Noise

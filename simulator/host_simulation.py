@@ -23,8 +23,8 @@ from persia.schedule.worker import WorkerSchedule
 from simulator.costs import batch_costs, dense_costs
 from simulator.engine import Engine
 from simulator.hardware import Cluster
-from simulator.host_costs import JobCosts, job_costs
 from simulator.host_emulated import EmulatedRanks
+from simulator.host_jobs import JobCosts, job_costs
 from simulator.host_process import HostDriving, HostProcess, Then, limited_links
 from simulator.processor import Job, Processor, Thread
 from simulator.recorder import Recorder

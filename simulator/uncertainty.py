@@ -1,8 +1,9 @@
 """How far a prediction from calibrated constants may be off: an interval, wider outside what the calibration has covered.
 
-Every stage's time is known to within the relative error of its fit, and stages err independently; the machine's own pace
-drifts and, where it is measured just before and after, still changes from one second to the next.  A throughput
-is taken to err as the processor time of a batch does.
+Every stage's time is known to within the relative error of its fit, and stages err independently; so does what crowding makes
+of each kind of thread's work and, where ranks reduce their gradients, the training thread with its all-reduce.  The machine's
+own pace drifts; where it is measured just before and after, it still changes from one second to the next, in the run and in
+the reference.  A throughput is taken to err as the processor time of a batch does.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from math import exp, hypot, log, sqrt
 
 from persia.scenario import Profile, Scenario
-from simulator.host_costs import quantities, stage_seconds, stage_terms
+from simulator.host_costs import REDUCTIONS, THREADS, quantities, stage_seconds, stage_terms
 from simulator.result import Interval, Prediction
 
 _Z90 = 1.645
@@ -22,11 +23,16 @@ def predict(scenario: Scenario, profile: Profile, samples_per_s: float) -> Predi
     q = quantities(scenario)
     seconds = {stage: stage_seconds(profile, terms) for stage, terms in stage_terms(q).items()}
     total_s = sum(seconds.values())
-    variance = profile["host.drift" if scenario.simulation.pace is None else "host.jitter"] ** 2
-    for stage, spent_s in seconds.items():
-        name = f"host.relative_error.{stage.replace(' ', '_').replace('-', '_')}"
-        relative_error = profile[name] if name in profile.constants else 0.0
-        variance += (spent_s / total_s * relative_error) ** 2
+    shares = {stage: spent_s / total_s for stage, spent_s in seconds.items()}
+    if scenario.ranks * (scenario.schedule.staleness_permits or 1) > 1:
+        shares |= {f"crowd_{thread}": sum(shares[stage] for stage in stages) for thread, stages in THREADS.items()}
+    if scenario.ranks > 1 and scenario.schedule.mode in REDUCTIONS:
+        shares["reduction"] = shares["train"]
+    pace = scenario.simulation.pace
+    variance = profile["host.drift"] ** 2 if pace is None else 2.0 * profile["host.jitter"] ** 2
+    for name, share in shares.items():
+        constant = f"host.relative_error.{name.replace(' ', '_').replace('-', '_')}"
+        variance += (share * (profile[constant] if constant in profile.constants else 0.0)) ** 2
     outside, farthest = [], 0.0
     for name, covered in profile.domain.items():
         value = float(getattr(q, name))

@@ -11,11 +11,12 @@ from statistics import fmean
 import yaml
 
 from persia.scenario import Scenario, load_profile
-from simulator.validation.predict import at_pace, predict
+from simulator.validation.predict import at_pace, pace_of, predict
 from simulator.validation.result import Ablation, CaseResult, Validation
 
 ScenarioOf = Callable[[CaseResult, Sequence[str]], Scenario]
 _MANY_CORES = 1000.0
+_STEPS = 60  # enough to see what a piece is worth, and all pieces of a grid are seen in two minutes
 _OVERHEAD = ("s_per_batch", "s_per_server", "s_per_request", "s_per_message", "wake_s")
 
 
@@ -53,7 +54,7 @@ def ablate(validation: Validation, scenario_of: ScenarioOf, profile: Path) -> li
         for number, piece in enumerate(LEFT_OUT):
             changed = Path(place) / f"without-{number}.yaml"
             changed.write_text(_changed(profile, piece.constants), encoding="utf-8")
-            settings = [f"simulation.profile={changed}", *piece.overrides]
+            settings = [f"simulation.profile={changed}", f"simulation.steps={_STEPS}", *piece.overrides]
             errors = [abs(error) for case in validation.cases if (error := _predicted(case, scenario_of, settings).error_pct) is not None]
             if errors:
                 rows.append(Ablation(name=piece.name, mape_pct=fmean(errors), max_error_pct=max(errors)))
@@ -63,8 +64,9 @@ def ablate(validation: Validation, scenario_of: ScenarioOf, profile: Path) -> li
 def _predicted(case: CaseResult, scenario_of: ScenarioOf, settings: Sequence[str]) -> CaseResult:
     if case.measured is None:
         return case
-    simulated, interval, _ = predict(at_pace(scenario_of(case, settings), case.reference_s))
-    return replace(case, simulated=simulated, predicted=interval)
+    scenario = at_pace(scenario_of(case, settings), case.reference_s)
+    simulated, interval, _ = predict(scenario)
+    return replace(case, simulated=simulated, predicted=interval, pace=pace_of(scenario))
 
 
 def _changed(profile: Path, constants: Mapping[str, float]) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from math import log
 from pathlib import Path
-from statistics import median
+from statistics import median, pstdev
 from time import monotonic
-
-import numpy as np
 
 from persia.commands.exits import ExitCode, Failure, note
 from persia.commands.fingerprint import core_quota, machine_facts
@@ -17,6 +17,7 @@ from persia.commands.output import print_json, print_text
 from persia.commands.progress import progress_bar
 from persia.commands.rigging import DISTINCT_BATCHES, rig_scenario
 from persia.commands.simulate import resolved_yaml
+from persia.runtime.attempt import RunFailed
 from persia.runtime.interrupts import Interrupts
 from persia.runtime.rig import Measured, Rig, open_rig
 from persia.runtime.rig_pieces import draw_seconds_per_id, gather_seconds
@@ -32,7 +33,7 @@ from simulator.calibration.equations import (
     reduction_equations,
     reference_s,
 )
-from simulator.calibration.fit import Fitted, fit, fit_all
+from simulator.calibration.fit import Fitted, bounded, fit, fit_all
 from simulator.calibration.store import Calibrated, default_profile_path, read_points, write_points, write_profile
 from simulator.calibration.waking import wait_s
 from simulator.host_costs import REDUCTIONS, Quantities, quantities
@@ -42,6 +43,7 @@ _REFERENCE_EVERY = 5  # points
 _WARM, _FEWEST = DISTINCT_BATCHES + 4, 4
 _SECONDS, _CROWD_SECONDS, _CROWD_WARM, _JITTER_SECONDS = 0.7, 1.4, 40, 5.0
 _REDUCE_CONSTANTS = ("host.reduce.overlapped_s_per_step", "host.reduce.after_backward_s_per_step")
+_CROWD_FACTORS = 0.4, 2.0  # beyond these a factor is that of a part too small to be seen
 _WAITING_POINTS, _WAITING_STEPS = 9, 30  # simulated to find a wait
 _WAITS: Mapping[str, Callable[[Scenario, PointTimes], bool]] = {
     "host.wake_s": lambda scenario, point: scenario.schedule.mode == "sync" and not point.crowded,
@@ -72,7 +74,7 @@ def run(*, out: Path | None, as_json: bool, batch_sizes: Sequence[int] | None, a
     points_path = path.with_suffix(".points.json")
     earlier = read_points(points_path) if add and points_path.is_file() else []
     with Interrupts() as interrupts, progress_bar("calibrating") as progress:
-        with open_rig(interrupts) as rig:
+        with open_rig(interrupts) as rig, _rig_failures():
             alone = with_reference(points(_POINTS, batch_sizes), _REFERENCE_EVERY, REFERENCE)
             crowded = with_reference(crowds(_CROWDS, batch_sizes), _REFERENCE_EVERY, CROWDED_REFERENCE)
             findings = _measure_points(rig, alone, crowded, progress)
@@ -88,6 +90,14 @@ def run(*, out: Path | None, as_json: bool, batch_sizes: Sequence[int] | None, a
     return ExitCode.OK
 
 
+@contextmanager
+def _rig_failures() -> Iterator[None]:
+    try:
+        yield
+    except RunFailed as error:
+        raise Failure(ExitCode.ENVIRONMENT, f"this machine could not be measured: {error}") from error
+
+
 def _fit(measured: Sequence[PointTimes], findings: _Findings, extra: Mapping[str, float]) -> tuple[Calibrated, list[_Paces]]:
     """Return all constants but the waits, and every point's paces: on an idle machine and on a crowded one."""
     cores = machine_facts()["cores"]
@@ -95,7 +105,7 @@ def _fit(measured: Sequence[PointTimes], findings: _Findings, extra: Mapping[str
     around = paces_around(measured, alone_paces)
     crowded = crowded_points(measured, cores)
     crowd, paces = fit_all(crowd_equations(measured, alone_paces, _constants(fitted), cores))
-    fitted |= {f"crowd_{thread}": each for thread, each in crowd.items()}
+    fitted |= {f"crowd_{thread}": bounded(each, *_CROWD_FACTORS) for thread, each in crowd.items()}
     crowded_paces = dict(zip(crowded, paces, strict=True))
     reduction = reduction_equations(measured, around, crowded_paces, _constants(fitted), cores)
     fitted["reduction"] = fit([(terms, seconds) for terms, seconds, _ in reduction], [train_s for *_, train_s in reduction])
@@ -104,7 +114,7 @@ def _fit(measured: Sequence[PointTimes], findings: _Findings, extra: Mapping[str
         **dict.fromkeys(_REDUCE_CONSTANTS, 0.0),
         **extra,
         **_host(measured, findings),
-        "host.drift": float(np.log(alone_paces).std()),
+        "host.drift": pstdev(map(log, alone_paces)),
         "host.reference_s": reference_s(alone, alone_paces, _quantities(REFERENCE)),
         "host.crowded_reference_s": reference_s([measured[number] for number in crowded], paces, _quantities(CROWDED_REFERENCE)),
     }

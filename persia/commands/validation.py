@@ -25,7 +25,7 @@ from simulator.excuse import Infeasible
 from simulator.validation.cases import Case
 from simulator.validation.combine import combine, relative_half_width
 from simulator.validation.noise import Noise, NoiseCheck
-from simulator.validation.predict import at_pace, knows_reference, predict
+from simulator.validation.predict import at_pace, knows_reference, pace_of, predict
 from simulator.validation.result import CaseResult, Reference, Repeat, Validation, World, mean_reference_s
 
 Keep = Callable[[Validation], None]
@@ -120,7 +120,8 @@ def _case(case: Case, setting: Setting, watch: _Watch, show: Callable[[str, floa
     except (RunFailed, TooSlow) as error:
         failure = f"the real run failed: {error}"
     used = _used(runs)
-    simulated, predicted, _ = predict(at_pace(scenario, mean_reference_s([(reference_s, run.seconds) for run, _, reference_s in used])))
+    scenario = at_pace(scenario, mean_reference_s([(reference_s, run.seconds) for run, _, reference_s in used]))
+    simulated, predicted, _ = predict(scenario)
     return CaseResult(
         name=case.name,
         mode=mode,
@@ -131,6 +132,7 @@ def _case(case: Case, setting: Setting, watch: _Watch, show: Callable[[str, floa
         predicted=predicted,
         repeats=[_repeat(each, each in used) for each in runs],
         failure=failure,
+        pace=pace_of(scenario),
     )
 
 
@@ -170,7 +172,7 @@ def _measure(
             said = f"run {number} · {samples_per_s:,.0f} samples/s" if samples_per_s else f"run {number} · starting"
             show(said, min(0.99, (sum(run.seconds for run, _, _ in runs) + fraction * each_s) / limits.seconds))
 
-        before_s = watch.meter.last_s if runs else watch.meter.measure()
+        before_s = watch.meter.last_s or watch.meter.measure()
         try:
             with tempfile.TemporaryDirectory(prefix="persia-validation-") as place, watch.noise.watch() as disturbed:
                 run = run_real(real, Path(place), options=options, show=heard, interrupts=watch.interrupts, planned_s=seconds)

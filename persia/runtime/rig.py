@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from persia.runtime.attempt import Attempt, Options, Outcome
+from persia.runtime.attempt import Attempt, Options, Outcome, RankDied, RunFailed
 from persia.runtime.coordinator import prepared_session
 from persia.runtime.interrupts import Interrupts
 from persia.runtime.plan import make_plan
@@ -59,12 +59,15 @@ class _RigAttempt(Attempt):
     resident_gib: dict[str, float]
 
     def measure(self, warm_batches: int, batches: int, seconds: float) -> None:
-        """Train until so many batches behind the warm-up are done and so much time has passed."""
-        self._launch()
-        self._serve(lambda: self._trained_batches() >= warm_batches, "warming up", _PATIENCE_S)
-        began_s = time.monotonic()
+        """Train until so many batches behind the warm-up are done and so much time has passed; raises RunFailed."""
         enough = warm_batches + batches
-        self._serve(lambda: self._trained_batches() >= enough and time.monotonic() - began_s >= seconds, "measuring", _PATIENCE_S)
+        try:
+            self._launch()
+            self._serve(lambda: self._trained_batches() >= warm_batches, "warming up", _PATIENCE_S)
+            began_s = time.monotonic()
+            self._serve(lambda: self._trained_batches() >= enough and time.monotonic() - began_s >= seconds, "measuring", _PATIENCE_S)
+        except RankDied as death:
+            raise RunFailed(str(death), mistake=False) from death
         self.resident_gib = {role: resident_gib(pid) for (role, _), pid in self.processes.pids().items()}
         self.stop()
 

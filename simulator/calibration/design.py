@@ -85,7 +85,9 @@ def crowds(count: int, batch_sizes: Sequence[int] | None = None) -> list[Point]:
     return [Point(overrides=tuple(shape)) for shape in made]
 
 
-def _shapes(count: int, batch_sizes: Sequence[int] | None, seed: int, corners: Sequence[tuple[int, int, int, int]]) -> list[list[str]]:
+def _shapes(
+    count: int, batch_sizes: Sequence[int] | None, seed: int, corners: Sequence[tuple[int, int, int, int]], ids_most: int
+) -> list[list[str]]:
     """Return the overrides that say how large a batch is, in each part of it."""
     generator = np.random.default_rng(seed)
     made: list[list[str]] = []

@@ -12,7 +12,7 @@ Shapes: P points, K constants.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import nnls
@@ -76,6 +76,11 @@ def fit(equations: Sequence[tuple[Terms, float]], scales_s: Sequence[float] | No
         points=len(sound),
         left_out=int((~kept).sum()),
     )
+
+
+def bounded(fitted: Fitted, least: float, most: float) -> Fitted:
+    """Return the fit with no constant outside the bounds."""
+    return replace(fitted, constants={name: min(most, max(least, value)) for name, value in fitted.constants.items()})
 
 
 def interval(value: float, error: float) -> tuple[float, float]:

@@ -38,6 +38,12 @@ def at_pace(scenario: Scenario, reference_s: tuple[float, float] | None) -> Scen
     return scenario.model_copy(update={"simulation": scenario.simulation.model_copy(update=paces)})
 
 
+def pace_of(scenario: Scenario) -> tuple[float, float] | None:
+    """Return the paces that a scenario sets, alone and crowded; None where it sets none."""
+    alone, crowded = scenario.simulation.pace, scenario.simulation.crowded_pace
+    return None if alone is None or crowded is None else (alone, crowded)
+
+
 def knows_reference(profile: Profile) -> bool:
     """Return whether a profile tells what the reference batches took."""
     return all(name in profile for name in _REFERENCES.values())

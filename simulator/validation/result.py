@@ -63,7 +63,8 @@ class Repeat:
 class CaseResult:
     """One case; where it could not be run, `failure` says why and a world is missing.
 
-    `predicted` is the simulation's 90 % interval of the throughput, its inputs' uncertainty included.
+    `predicted` is the simulation's 90 % interval of the throughput, its inputs' uncertainty included; `pace` is how many times
+    longer work took than at the calibration, alone and crowded, as the reference batches around the runs have told.
     """
 
     name: str
@@ -75,6 +76,7 @@ class CaseResult:
     predicted: Interval | None = None
     repeats: Sequence[Repeat] = ()
     failure: str = ""
+    pace: tuple[float, float] | None = None
 
     @property
     def worlds(self) -> tuple[World, World] | None:

@@ -50,6 +50,7 @@ def _case(case: CaseResult, *, spans: bool) -> dict[str, Any]:
         "staleness_w1_most": case.staleness_most,
         "disturbed": case.disturbed,
         "reference_s": case.reference_s,
+        "pace": case.pace,
         "repeats": [{**asdict(repeat), "disturbance": repeat.noise.disturbance} for repeat in case.repeats],
         "failure": case.failure,
         "misses": case.misses,
@@ -101,6 +102,7 @@ def _read_case(data: Mapping[str, Any]) -> CaseResult:
         predicted=None if data["predicted_90"] is None else Interval(**data["predicted_90"]),
         repeats=[_read_repeat(repeat) for repeat in data["repeats"]],
         failure=data["failure"],
+        pace=tuple(data["pace"]) if data.get("pace") else None,
     )
 
 

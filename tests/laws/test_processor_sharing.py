@@ -40,6 +40,29 @@ def test_busy_neighbours_slow_work_down_by_its_factor() -> None:
     assert _ends(2.0, [1.0], slowdown=1.25) == pytest.approx([1.0])
 
 
+def test_an_idle_core_takes_its_time_to_wake_and_a_busy_one_does_not() -> None:
+    engine = HeapEngine()
+    processor = Processor(engine, 1.0, wake_s=0.25)
+    ends: list[float] = []
+    thread = Thread(processor.group())
+    for work_s in (1.0, 0.5):
+        processor.run(thread, Job(work_s, lambda: ends.append(engine.now_s)))
+    engine.run()
+    assert ends == pytest.approx([1.25, 1.75])
+    assert thread.busy_s == pytest.approx(1.5)
+
+
+def test_a_slow_machine_takes_its_pace_times_longer_alone_and_crowded() -> None:
+    for works, end_s in (([1.0], 2.0), ([1.0, 1.0], 3.0 * 1.5)):
+        engine = HeapEngine()
+        processor = Processor(engine, 2.0, pace=2.0, crowded_pace=3.0)
+        ends: list[float] = []
+        for work_s in works:
+            processor.run(Thread(processor.group(), 1.5), Job(work_s, lambda ends=ends, engine=engine: ends.append(engine.now_s)))
+        engine.run()
+        assert ends == pytest.approx([end_s] * len(works))
+
+
 @pytest.mark.parametrize("service", ["exponential", "constant", "two-valued"])
 def test_mean_response_of_one_shared_core_depends_on_the_load_alone(service: str) -> None:
     """M/G/1-PS is insensitive: the mean response is S / (1 - load), whatever the service times are (Kleinrock 1967)."""

@@ -7,19 +7,32 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip("scipy")
 
-from persia.scenario import load_profile, load_scenario
-from simulator.calibration.design import IDS_PER_BATCH_MAX, points
-from simulator.calibration.equations import PointTimes, equations, lookup_share, wait_s
-from simulator.calibration.fit import fit
+from persia.scenario import Scenario, load_profile, load_scenario
+from simulator.calibration.design import CROWDED_REFERENCE, IDS_PER_BATCH_MAX, REFERENCE, crowds, points, with_reference
+from simulator.calibration.equations import (
+    PointTimes,
+    crowd_equations,
+    crowded_points,
+    equations,
+    lookup_share,
+    paces_around,
+    reduction_equations,
+    reference_s,
+)
+from simulator.calibration.fit import bounded, fit, fit_all
 from simulator.calibration.store import Calibrated, read_points, write_points, write_profile
-from simulator.host_costs import Quantities, quantities, stage_terms
+from simulator.calibration.waking import wait_s
+from simulator.host_costs import THREADS, Quantities, crowd_terms, quantities, reduction_terms, stage_seconds, stage_terms
+from simulator.run import simulate
 from simulator.validation.cases import grid
 
 MACHINE = {"cpu": "a processor", "cores": 2, "ram_gib": 24.0, "system": "Linux", "python": "3.11", "packages": {"numpy": "2"}}
 BASE = grid()[0].base
+PROFILE = Path(__file__).with_name("calibrated.yaml")
 
 
 def drawn(count: int) -> list[Quantities]:
@@ -76,6 +89,11 @@ def test_what_a_disturbance_has_spoilt_is_left_out_and_counted() -> None:
     assert found.constants["host.worker.dedup_s_per_id"] == pytest.approx(3e-8, rel=0.01)
 
 
+def test_a_bounded_fit_stays_within_its_bounds() -> None:
+    found = fit([({"a": 1.0}, 3.0), ({"b": 1.0}, 0.1), ({"c": 2.0}, 2.0)])
+    assert bounded(found, 0.4, 2.0).constants == pytest.approx({"a": 2.0, "b": 0.4, "c": 1.0})
+
+
 def test_fewer_points_than_constants_are_refused() -> None:
     with pytest.raises(ValueError, match="do not determine"):
         fit([(stage_terms(q)["un-pool"], 1.0) for q in drawn(2)])
@@ -104,9 +122,6 @@ def test_every_stage_is_fitted_from_the_clocks_of_threads() -> None:
     found = {stage: fit(each) for stage, each in equations([made_up(q) for q in drawn(60)]).items()}
     assert set(found) == set(stage_terms(drawn(1)[0]))
     assert max(each.relative_error for each in found.values()) < 1e-3
-    waits = [wait for wait in (wait_s(made_up(q), 10.0) for q in drawn(60)) if wait is not None]
-    assert waits
-    assert waits == pytest.approx([2e-4] * len(waits))
 
 
 def test_spans_of_servers_only_tell_how_their_time_divides() -> None:
@@ -139,3 +154,103 @@ def test_a_calibration_is_a_profile_with_intervals_a_machine_and_a_domain(tmp_pa
     assert not list(path.parent.glob("*.partial"))
     write_points(path.with_suffix(".json"), points_of)
     assert read_points(path.with_suffix(".json")) == points_of
+
+
+PACES = np.exp(0.15 * np.sin(np.arange(60)))
+FACTORS = {"fixed": 0.7, "sized": 1.25}
+REDUCE = {"host.reduce.after_backward_s_per_step": 1e-3, "host.reduce.s_per_hop": 2e-4, "host.reduce.s_per_byte": 1e-9}
+REDUCE["host.reduce.overlapped_s_per_step"] = 2e-3
+
+
+def paced(point: PointTimes, pace: float) -> PointTimes:
+    return replace(
+        point,
+        thread_s={key: pace * seconds for key, seconds in point.thread_s.items()},
+        span_s={key: pace * seconds for key, seconds in point.span_s.items()},
+        step_s=pace * point.step_s,
+    )
+
+
+def all_planted(q: Quantities) -> dict[str, float]:
+    return {name: planted(name) for terms in stage_terms(q).values() for name in terms}
+
+
+def crowded(q: Quantities, reduction: str = "") -> PointTimes:
+    """Return what a crowded machine of two cores would show: the planted constants with the factors."""
+    spent = {}
+    for thread, terms in crowd_terms(all_planted(q), q).items():
+        spent[thread] = sum(FACTORS[name.rpartition("_")[2]] * seconds for name, seconds in terms.items())
+    if reduction:
+        spent["train"] += stage_seconds(REDUCE, reduction_terms(q, reduction))
+    roles = {"worker": "embedding_worker", "server": "parameter_server", "rank": "nn_worker", "loader": "loader"}
+    thread_s = {(role, "main"): spent[name] for name, role in roles.items()}
+    thread_s |= {("nn_worker", "other"): spent["train"], ("loader", "io"): spent["io"]}
+    step_s = sum(spent.values()) / 2.0
+    return PointTimes(quantities=q, thread_s=thread_s, span_s={}, step_s=step_s, crowded=True, reduction=reduction)
+
+
+def test_a_machine_that_changes_its_pace_has_the_constants_of_its_mean_pace() -> None:
+    steady = [made_up(q) for q in drawn(60)]
+    expected, _ = fit_all(equations(steady))
+    found, paces = fit_all(equations([paced(point, pace) for point, pace in zip(steady, PACES, strict=True)]))
+    assert np.std(np.log(paces / PACES)) < 0.01
+    mean = float(np.exp(np.mean(np.log(PACES))))
+    for stage in ("server", "train", "io"):
+        assert found[stage].relative_error < 0.02
+        for name, value in expected[stage].constants.items():
+            if value > 0.0 and name.rpartition("s_per_")[2] in ("batch", "request", "row", "message", "byte"):
+                assert found[stage].constants[name] == pytest.approx(mean * value, rel=0.1), name
+
+
+def test_what_crowding_changes_is_found_in_points_of_a_crowded_machine() -> None:
+    shapes = [quantities(load_scenario(BASE, list(point.overrides))) for point in crowds(16)]
+    alone = [made_up(q) for q in drawn(4)]
+    measured = [*alone[:2], *(crowded(q) for q in shapes), *alone[2:]]
+    found, paces = fit_all(crowd_equations(measured, [1.0] * 4, all_planted(shapes[0]), 2.0))
+    assert crowded_points(measured, 2.0) == list(range(2, 18))
+    assert paces == pytest.approx([1.0] * 16, abs=1e-6)
+    assert set(found) == set(THREADS)
+    for thread, each in found.items():
+        for part, factor in FACTORS.items():
+            assert each.constants[f"host.crowd.{thread}_{part}"] == pytest.approx(factor, rel=1e-3), (thread, part)
+
+
+def test_the_all_reduce_is_what_a_training_thread_takes_more() -> None:
+    shapes = [quantities(load_scenario(BASE, list(point.overrides))) for point in crowds(24)]
+    kinds = ["after_backward" if number % 2 else "overlapped" for number in range(24)]
+    measured = [crowded(q, kind) for q, kind in zip(shapes, kinds, strict=True)]
+    constants = all_planted(shapes[0]) | {f"host.crowd.{thread}_{part}": FACTORS[part] for thread in THREADS for part in FACTORS}
+    equations_of = reduction_equations(measured, [1.0] * 24, {}, constants, 2.0)
+    found = fit([(terms, seconds) for terms, seconds, _ in equations_of], [train_s for *_, train_s in equations_of])
+    assert {name: found.constants.get(name) for name in REDUCE} == pytest.approx(REDUCE, rel=1e-3)
+
+
+def test_a_crowded_point_has_the_pace_of_those_around_it() -> None:
+    points_of = [made_up(q) for q in drawn(4)]
+    among = [*points_of[:2], crowded(points_of[0].quantities), *points_of[2:]]
+    assert paces_around(among, [1.0, 1.21, 1.0, 1.21]) == pytest.approx([1.0, 1.21, 1.1, 1.0, 1.21])
+
+
+def test_the_reference_is_measured_again_and_again_and_known_at_the_mean_pace() -> None:
+    plan = with_reference(points(10), 5, REFERENCE)
+    assert [number for number, point in enumerate(plan) if point is REFERENCE] == [0, 6]
+    shapes = [quantities(load_scenario(BASE, list(point.overrides))) for point in plan]
+    measured = [paced(made_up(q), pace) for q, pace in zip(shapes, PACES, strict=False)]
+    exact_s = sum(made_up(shapes[0]).threads().values())
+    assert reference_s(measured, PACES.tolist()[:12], shapes[0]) == pytest.approx(exact_s)
+    assert load_scenario(BASE, list(CROWDED_REFERENCE.overrides)).schedule.staleness_permits == 16
+
+
+@pytest.mark.parametrize("name", ["host.wake_s", "host.reduce.delay_s_per_hop"])
+def test_a_planted_wait_is_found_in_the_time_of_a_step(name: str, tmp_path: Path) -> None:
+    tree = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))
+
+    def with_wait(scenario: Scenario, tried_s: float) -> Scenario:
+        tree["constants"][name]["value"] = tried_s
+        path = tmp_path / f"{tried_s}.yaml"
+        path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+        return scenario.model_copy(update={"simulation": scenario.simulation.model_copy(update={"profile": str(path), "steps": 100})})
+
+    chosen = [case.scenario([]) for case in grid() if case.name in ("grid-13", "grid-21", "grid-05")]
+    measured = [(each, each.workload.batch_size / simulate(with_wait(each, 8e-5)).throughput.samples_per_s.mean) for each in chosen]
+    assert wait_s(measured, with_wait) == pytest.approx(8e-5, rel=0.25)

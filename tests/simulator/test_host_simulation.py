@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from persia.scenario import Scenario
+from persia.scenario import Scenario, ScenarioError
 from persia.schedule.log import read_log, replay
 from simulator.processor import TICK_S
 from simulator.result import SimulationResult
@@ -108,6 +108,29 @@ def test_a_prediction_says_how_far_it_may_be_off_and_widens_outside_what_was_mea
     assert outside is not None
     assert outside.outside
     assert outside.interval.high / outside.interval.low > inside.interval.high / inside.interval.low
+
+
+def test_a_slow_machine_is_slower_by_its_pace_and_a_known_pace_narrows_the_interval(tmp_path: Path) -> None:
+    tree = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))
+    tree["constants"]["host.wake_s"]["value"] = tree["constants"]["host.reduce.delay_s_per_hop"]["value"] = 0.0
+    profile = tmp_path / "no-waits.yaml"
+    profile.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    unknown, same, slow = (
+        run("grid-09", *settings, profile=profile) for settings in ((), ("simulation.pace=1",), ("simulation.pace=1.25",))
+    )
+    assert unknown.throughput.samples_per_s.mean == same.throughput.samples_per_s.mean
+    assert slow.throughput.samples_per_s.mean == pytest.approx(same.throughput.samples_per_s.mean / 1.25, rel=0.01)
+    assert unknown.prediction is not None
+    assert same.prediction is not None
+    assert same.prediction.interval.high < unknown.prediction.interval.high
+
+
+def test_what_a_profile_cannot_tell_is_refused() -> None:
+    with pytest.raises(ScenarioError, match="measured on one machine") as several:
+        simulate("persia-100t", overrides=[f"simulation.profile={PROFILE}"], steps=20)
+    assert "persia-original" in several.value.remedy
+    with pytest.raises(ScenarioError, match=r"simulation\.pace is 2"):
+        simulate("laptop", overrides=["simulation.pace=2"], steps=20)
 
 
 def test_drawn_cases_can_all_be_predicted() -> None:

@@ -1,0 +1,177 @@
+"""What each job of a process takes on a machine that runs every role for real, from a calibrated profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from persia.scenario import Profile, Scenario
+from simulator.host_costs import (
+    HEADER_BYTES,
+    REDUCTIONS,
+    Quantities,
+    Terms,
+    quantities,
+    reduction_terms,
+    slowdowns,
+    stage_seconds,
+    stage_terms,
+)
+from simulator.popularity import Popularity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobCosts:
+    """Seconds of each job and bytes of each message of one batch; per server where a job is one server's."""
+
+    cores: float
+    slowdown: Mapping[str, float]  # of each kind of thread while other cores are busy
+    noise_cv: float  # of each job's time
+    wake_s: float  # of an idle core
+    pace: float  # how many times longer work takes than at the calibration
+    crowded_pace: float  # the same beside busy cores
+    post_s: float  # what another thread of a process has done, heard by its own
+    io_s_per_message: float
+    io_s_per_byte: float
+    # loader
+    read_s: float
+    send_features_s: float
+    send_samples_s: float
+    loader_message_s: float
+    features_bytes: float
+    samples_bytes: float
+    # embedding worker
+    worker_message_s: float
+    take_features_s: float
+    dedup_s: float
+    ask_s: float
+    take_rows_s: float
+    pool_s: float
+    send_pooled_s: float
+    take_gradients_s: float
+    unpool_s: float
+    send_update_s: float
+    take_ack_s: float
+    keys_bytes: float
+    rows_bytes: float
+    pooled_bytes: float
+    # parameter server
+    request_s: float
+    request_update_s: float
+    reply_s: float
+    reply_update_s: float
+    lookup_s: float
+    update_s: float
+    gather_s: float  # what summing a step adds for each of its batches
+    distinct_in_step: float  # rows of a step's sum over the rows of one batch
+    dense_update_s: float
+    slice_bytes: float
+    snapshot_s: float
+    # NN worker
+    rank_message_s: float
+    take_samples_s: float
+    take_pooled_s: float
+    send_gradients_s: float
+    train_s: float  # up to the reduction
+    reduce_s: float
+    reduce_delay_s: float
+    optimizer_s: float  # behind the reduction
+    exchange_s: float
+
+    def transfer_s(self, size_bytes: float) -> float:
+        """Return the processor seconds of moving a message, both ends together."""
+        return self.io_s_per_message + self.io_s_per_byte * (size_bytes + HEADER_BYTES)
+
+
+def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
+    """Return what each job costs; raises ScenarioError where the profile was not calibrated."""
+    q = quantities(scenario)
+    terms = stage_terms(q)
+    stage = {name: stage_seconds(profile, each) for name, each in terms.items()}
+    servers, pace = float(q.servers), scenario.simulation.pace or 1.0
+    # Features, lookup, gradients in; pooled, pushed, credit out; a copy of each's log.
+    worker_message_s = profile["host.worker.s_per_batch"] / 7.0
+    rank_message_s = profile["host.rank.s_per_batch"] / 7.0  # samples, pooled, trained, pushed in; lookup, gradients, committed out
+    per_server_s = profile["host.worker.s_per_server"] / 4.0
+    rows_s = 0.5 * stage_seconds(profile, _only(terms["worker rest"], "host.worker.s_per_row_value")) / servers
+    request_s = profile["host.server.s_per_request"] / 2.0
+    rank_byte_s, share = profile["host.rank.s_per_byte"], profile["host.server.lookup_share"]
+    server_rows_s = stage_seconds(profile, _only(terms["server"], "host.server.s_per_row", "host.server.s_per_value")) / servers
+    dense_s = stage_seconds(profile, _only(terms["server"], "host.server.dense")) / servers
+    pooled_s = 0.5 * profile["host.worker.s_per_pooled_byte"] * q.pooled_bytes
+    optimizer_s = stage_seconds(profile, _only(terms["train"], "host.rank.optimizer_s_per_parameter"))
+    exchange_s = profile["host.rank.exchange_s_per_server"] * servers + profile["host.rank.exchange_s_per_parameter"] * q.parameters
+    return JobCosts(
+        cores=profile["host.cores"] - profile["host.background_cores"],
+        slowdown=slowdowns(profile, q),
+        noise_cv=profile["host.noise_cv"],
+        wake_s=profile["host.wake_s"],
+        pace=pace,
+        crowded_pace=scenario.simulation.crowded_pace or pace,
+        post_s=rank_message_s,
+        io_s_per_message=profile["host.io.s_per_message"],
+        io_s_per_byte=profile["host.io.s_per_byte"],
+        read_s=0.2 * profile["host.loader.s_per_batch"] + _drawing_s(scenario, profile, q),
+        send_features_s=0.2 * profile["host.loader.s_per_batch"] + profile["host.loader.s_per_byte"] * q.features_bytes,
+        send_samples_s=0.2 * profile["host.loader.s_per_batch"] + profile["host.loader.s_per_byte"] * q.samples_bytes,
+        loader_message_s=0.2 * profile["host.loader.s_per_batch"],
+        features_bytes=q.features_bytes,
+        samples_bytes=q.samples_bytes,
+        worker_message_s=worker_message_s,
+        take_features_s=worker_message_s + profile["host.worker.s_per_id"] * q.ids,
+        dedup_s=stage["dedup"],
+        ask_s=per_server_s + 0.5 * profile["host.worker.s_per_row"] * q.rows / servers,
+        take_rows_s=per_server_s + rows_s,
+        pool_s=stage["pool"],
+        send_pooled_s=worker_message_s + pooled_s,
+        take_gradients_s=worker_message_s + pooled_s,
+        unpool_s=stage["un-pool"],
+        send_update_s=per_server_s + rows_s + 0.5 * profile["host.worker.s_per_row"] * q.rows / servers,
+        take_ack_s=per_server_s,
+        keys_bytes=q.keys_bytes,
+        rows_bytes=q.rows_bytes,
+        pooled_bytes=q.pooled_bytes,
+        request_s=request_s,
+        request_update_s=request_s,
+        reply_s=request_s,
+        reply_update_s=request_s,
+        lookup_s=share * server_rows_s,
+        update_s=(1.0 - share) * server_rows_s,
+        gather_s=(profile["host.server.gather_s_per_row"] * q.rows + profile["host.server.gather_s_per_value"] * q.row_values) / servers,
+        distinct_in_step=_distinct_in_step(scenario, q),
+        dense_update_s=dense_s,
+        slice_bytes=q.slice_bytes,
+        snapshot_s=profile["server.snapshot_pause_s"],
+        rank_message_s=rank_message_s,
+        take_samples_s=rank_message_s + rank_byte_s * q.samples_bytes,
+        take_pooled_s=rank_message_s + rank_byte_s * q.pooled_bytes,
+        send_gradients_s=rank_message_s + rank_byte_s * q.pooled_bytes,
+        train_s=stage["train"] - optimizer_s,
+        reduce_s=_reduce_s(scenario, profile, q),
+        reduce_delay_s=2.0 * (q.ranks - 1) * profile["host.reduce.delay_s_per_hop"],
+        optimizer_s=optimizer_s,
+        exchange_s=exchange_s / (2.0 * servers),
+    )
+
+
+def _only(terms: Terms, *prefixes: str) -> Terms:
+    return {name: count for name, count in terms.items() if name.startswith(prefixes)}
+
+
+def _drawing_s(scenario: Scenario, profile: Profile, q: Quantities) -> float:
+    """Return what drawing a synthetic batch costs; a batch of a few distinct ones is in memory."""
+    data = scenario.workload.data
+    return 0.0 if data.kind != "synthetic" or data.distinct_batches is not None else profile["host.loader.draw_s_per_id"] * q.ids
+
+
+def _distinct_in_step(scenario: Scenario, q: Quantities) -> float:
+    samples, rows = scenario.workload.batch_size * q.ranks, 0.0
+    for feature in scenario.model.features:
+        rows += feature.count * Popularity(rows=feature.rows, zipf=feature.zipf).expected_unique(samples * feature.ids_per_sample)
+    return rows / q.rows
+
+
+def _reduce_s(scenario: Scenario, profile: Profile, q: Quantities) -> float:
+    """Return one rank's processor time in the all-reduce, measured on a crowded machine."""
+    kind = REDUCTIONS.get(scenario.schedule.mode)
+    return 0.0 if q.ranks == 1 or kind is None else stage_seconds(profile, reduction_terms(q, kind))
