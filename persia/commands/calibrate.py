@@ -36,13 +36,14 @@ from simulator.calibration.equations import (
 from simulator.calibration.fit import Fitted, bounded, fit, fit_all
 from simulator.calibration.store import Calibrated, default_profile_path, read_points, write_points, write_profile
 from simulator.calibration.waking import wait_s
-from simulator.host_costs import REDUCTIONS, Quantities, quantities
+from simulator.host_costs import REDUCTIONS, THREADS, Quantities, quantities
 
 _POINTS, _CROWDS = 30, 18
 _REFERENCE_EVERY = 5  # points
 _WARM, _FEWEST = DISTINCT_BATCHES + 4, 4
 _SECONDS, _CROWD_SECONDS, _CROWD_WARM, _JITTER_SECONDS = 0.7, 1.4, 40, 5.0
 _REDUCE_CONSTANTS = ("host.reduce.overlapped_s_per_step", "host.reduce.after_backward_s_per_step")
+_CROWDED_LEAST = 6  # points
 _CROWD_FACTORS = 0.4, 2.0  # beyond these a factor is that of a part too small to be seen
 _WAITING_POINTS, _WAITING_STEPS = 9, 30  # simulated to find a wait
 _WAITS: Mapping[str, Callable[[Scenario, PointTimes], bool]] = {
@@ -104,7 +105,9 @@ def _fit(measured: Sequence[PointTimes], findings: _Findings, extra: Mapping[str
     fitted, alone_paces = fit_all(equations(measured))
     around = paces_around(measured, alone_paces)
     crowded = crowded_points(measured, cores)
-    crowd, paces = fit_all(crowd_equations(measured, alone_paces, _constants(fitted), cores))
+    if len(crowded) < _CROWDED_LEAST:  # so many cores that the points do not fill them, or only one
+        crowded = []
+    crowd, paces = fit_all(crowd_equations(measured, alone_paces, _constants(fitted), cores)) if crowded else ({}, [])
     fitted |= {f"crowd_{thread}": bounded(each, *_CROWD_FACTORS) for thread, each in crowd.items()}
     crowded_paces = dict(zip(crowded, paces, strict=True))
     reduction = reduction_equations(measured, around, crowded_paces, _constants(fitted), cores)
@@ -112,12 +115,15 @@ def _fit(measured: Sequence[PointTimes], findings: _Findings, extra: Mapping[str
     alone = [point for point in measured if not point.crowded]
     extra = {
         **dict.fromkeys(_REDUCE_CONSTANTS, 0.0),
+        **{f"host.crowd.{thread}_{part}": 1.0 for thread in THREADS for part in ("fixed", "sized")},
         **extra,
         **_host(measured, findings),
         "host.drift": pstdev(map(log, alone_paces)),
         "host.reference_s": reference_s(alone, alone_paces, _quantities(REFERENCE)),
-        "host.crowded_reference_s": reference_s([measured[number] for number in crowded], paces, _quantities(CROWDED_REFERENCE)),
     }
+    of_crowd, reference = [measured[number] for number in crowded], _quantities(CROWDED_REFERENCE)
+    if any(point.quantities == reference for point in of_crowd):
+        extra["host.crowded_reference_s"] = reference_s(of_crowd, paces, reference)
     covered = [point.quantities for point in measured]
     calibrated = Calibrated(fitted=fitted, extra=extra, quantities=covered, machine=machine_facts(), seconds=0.0)
     return calibrated, [(pace, crowded_paces.get(number, pace)) for number, pace in enumerate(around)]

@@ -128,13 +128,16 @@ class Forker:
         """Take what it has said."""
         with self._lock:
             while self._wait(0.0):
-                self._heard(self._socket.recv(_MESSAGE_BYTES_MAX))
+                message = b""
+                with contextlib.suppress(ConnectionResetError):
+                    message = self._socket.recv(_MESSAGE_BYTES_MAX)
+                self._heard(message)
 
     def _heard(self, message: bytes) -> None:
         if not message:  # its processes die of it
             self._ended.update(dict.fromkeys(self._running, -signal.SIGKILL))
             self._running.clear()
-            self._socket.close()
+            self.close()
             return
         said = json.loads(message)
         if "forked" in said:

@@ -254,3 +254,20 @@ def test_a_planted_wait_is_found_in_the_time_of_a_step(name: str, tmp_path: Path
     chosen = [case.scenario([]) for case in grid() if case.name in ("grid-13", "grid-21", "grid-05")]
     measured = [(each, each.workload.batch_size / simulate(with_wait(each, 8e-5)).throughput.samples_per_s.mean) for each in chosen]
     assert wait_s(measured, with_wait) == pytest.approx(8e-5, rel=0.25)
+
+
+def test_without_crowded_points_crowding_changes_nothing_and_no_pace_is_known() -> None:
+    pytest.importorskip("zmq")
+    from persia.commands import calibrate
+
+    reference = quantities(calibrate.rig_scenario(REFERENCE.overrides))
+    measured = [made_up(q) for q in (reference, *drawn(40))]
+    idle = [replace(crowded(q, "after_backward"), step_s=10.0) for q in drawn(8)]
+    calibrated, paces = calibrate._fit(
+        [*measured, *idle], calibrate._Findings(background_cores=[0.1], noise_cv=[0.1]), {"host.loader.draw_s_per_id": 1e-8}
+    )
+    constants = calibrated.constants()
+    assert {constants[f"host.crowd.{thread}_{part}"] for thread in THREADS for part in FACTORS} == {1.0}
+    assert "host.reference_s" in constants
+    assert "host.crowded_reference_s" not in constants
+    assert len(paces) == len(measured) + len(idle)
