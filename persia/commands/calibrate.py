@@ -110,12 +110,13 @@ def _fit(measured: Sequence[PointTimes], findings: _Findings, extra: Mapping[str
     crowd, paces = fit_all(crowd_equations(measured, alone_paces, _constants(fitted), cores)) if crowded else ({}, [])
     fitted |= {f"crowd_{thread}": bounded(each, *_CROWD_FACTORS) for thread, each in crowd.items()}
     crowded_paces = dict(zip(crowded, paces, strict=True))
-    reduction = reduction_equations(measured, around, crowded_paces, _constants(fitted), cores)
+    neutral = {f"host.crowd.{thread}_{part}": 1.0 for thread in THREADS for part in ("fixed", "sized")}
+    reduction = reduction_equations(measured, around, crowded_paces, {**neutral, **_constants(fitted)}, cores)
     fitted["reduction"] = fit([(terms, seconds) for terms, seconds, _ in reduction], [train_s for *_, train_s in reduction])
     alone = [point for point in measured if not point.crowded]
     extra = {
         **dict.fromkeys(_REDUCE_CONSTANTS, 0.0),
-        **{f"host.crowd.{thread}_{part}": 1.0 for thread in THREADS for part in ("fixed", "sized")},
+        **neutral,
         **extra,
         **_host(measured, findings),
         "host.drift": pstdev(map(log, alone_paces)),
