@@ -194,6 +194,13 @@ THREADS: Mapping[str, Sequence[str]] = {
     "io": ("io",),
 }
 """Kinds of threads, and the stages that each carries out."""
+THREAD_OF_ROLE: Mapping[str, str] = {"loader": "loader", "embedding_worker": "worker", "parameter_server": "server", "nn_worker": "rank"}
+"""The kind of a process's own thread."""
+
+
+def relative_error_of(stage: str) -> str:
+    """Return the constant that holds how far a stage's times are from its fit."""
+    return f"host.relative_error.{stage.replace(' ', '_').replace('-', '_')}"
 
 
 def crowd_terms(constants: Constants, q: Quantities) -> dict[str, Terms]:

@@ -12,6 +12,7 @@ from typing import Any
 from persia.scenario import Scenario
 from persia.schedule import messages as m
 from simulator.driving import Driving, Process
+from simulator.host_costs import THREAD_OF_ROLE
 from simulator.host_jobs import JobCosts
 from simulator.processor import Group, Job, Processor, Thread
 from simulator.queues import Link
@@ -30,7 +31,7 @@ class HostProcess(Process):
     def __init__(self, role: str, index: int, schedule: Any, group: Group, slowdown: Mapping[str, float]) -> None:
         """Start its threads; `slowdown` is each thread's, as `host_costs.slowdowns` names them."""
         super().__init__(role, index, schedule)
-        self.main = Thread(group, slowdown[role.rpartition("_")[2] if role != "nn_worker" else "rank"])
+        self.main = Thread(group, slowdown[THREAD_OF_ROLE[role]])
         self.io = Thread(group, slowdown["io"])
         self.beside = Thread(group, slowdown["train"])
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from math import exp, hypot, log, sqrt
 
 from persia.scenario import Profile, Scenario
-from simulator.host_costs import REDUCTIONS, THREADS, quantities, stage_seconds, stage_terms
+from simulator.host_costs import REDUCTIONS, THREADS, quantities, relative_error_of, stage_seconds, stage_terms
 from simulator.result import Interval, Prediction
 
 _Z90 = 1.645
@@ -31,7 +31,7 @@ def predict(scenario: Scenario, profile: Profile, samples_per_s: float) -> Predi
     pace = scenario.simulation.pace
     variance = profile["host.drift"] ** 2 if pace is None else 2.0 * profile["host.jitter"] ** 2
     for name, share in shares.items():
-        constant = f"host.relative_error.{name.replace(' ', '_').replace('-', '_')}"
+        constant = relative_error_of(name)
         variance += (share * (profile[constant] if constant in profile.constants else 0.0)) ** 2
     outside, farthest = [], 0.0
     for name, covered in profile.domain.items():

@@ -16,7 +16,7 @@ from simulator.validation.result import Ablation, CaseResult, Validation
 
 ScenarioOf = Callable[[CaseResult, Sequence[str]], Scenario]
 _MANY_CORES = 1000.0
-_STEPS = 60  # enough to see what a piece is worth, and all pieces of a grid are seen in two minutes
+_STEPS = 60  # enough to see what a piece is worth
 _OVERHEAD = ("s_per_batch", "s_per_server", "s_per_request", "s_per_message", "wake_s")
 
 

@@ -15,8 +15,7 @@ from persia.commands.exits import ExitCode, Failure, note
 from persia.commands.fingerprint import core_quota, machine_facts
 from persia.commands.output import print_json, print_text
 from persia.commands.progress import progress_bar
-from persia.commands.rigging import DISTINCT_BATCHES, rig_scenario
-from persia.commands.simulate import resolved_yaml
+from persia.commands.rigging import measure_point, rig_scenario
 from persia.runtime.attempt import RunFailed
 from persia.runtime.interrupts import Interrupts
 from persia.runtime.rig import Measured, Rig, open_rig
@@ -36,12 +35,12 @@ from simulator.calibration.equations import (
 from simulator.calibration.fit import Fitted, bounded, fit, fit_all
 from simulator.calibration.store import Calibrated, default_profile_path, read_points, write_points, write_profile
 from simulator.calibration.waking import wait_s
-from simulator.host_costs import REDUCTIONS, THREADS, Quantities, quantities
+from simulator.host_costs import REDUCTIONS, THREAD_OF_ROLE, THREADS, Quantities, quantities
 
 _POINTS, _CROWDS = 30, 18
 _REFERENCE_EVERY = 5  # points
-_WARM, _FEWEST = DISTINCT_BATCHES + 4, 4
-_SECONDS, _CROWD_SECONDS, _CROWD_WARM, _JITTER_SECONDS = 0.7, 1.4, 40, 5.0
+_FEWEST, _CROWD_FEWEST = 4, 40  # batches
+_SECONDS, _CROWD_SECONDS, _JITTER_SECONDS = 0.7, 1.4, 5.0
 _REDUCE_CONSTANTS = ("host.reduce.overlapped_s_per_step", "host.reduce.after_backward_s_per_step")
 _CROWDED_LEAST = 6  # points
 _CROWD_FACTORS = 0.4, 2.0  # beyond these a factor is that of a part too small to be seen
@@ -185,22 +184,19 @@ def _measure_points(rig: Rig, alone: Sequence[Point], crowds: Sequence[Point], p
             taken += 1
         progress((number + 1 + 2 * taken) / total)
     findings.resident_gib = rig.resident_gib
-    scenario = rig_scenario(REFERENCE.overrides)
-    measured = rig.measure(scenario, resolved_yaml(scenario), warm_batches=_WARM, batches=_FEWEST, seconds=_JITTER_SECONDS)
+    _, measured = measure_point(rig, REFERENCE, crowded=False, batches=_FEWEST, seconds=_JITTER_SECONDS)
     findings.jitter = measured.pace_cv
     return findings
 
 
 def _alone(rig: Rig, point: Point, findings: _Findings) -> None:
-    scenario = rig_scenario(point.overrides)
-    measured = rig.measure(scenario, resolved_yaml(scenario), warm_batches=_WARM, batches=_FEWEST, seconds=_SECONDS)
+    scenario, measured = measure_point(rig, point, crowded=False, batches=_FEWEST, seconds=_SECONDS)
     findings.noise_cv.append(measured.noise_cv)
     _note(findings, scenario, measured, crowded=False)
 
 
 def _crowded(rig: Rig, point: Point, findings: _Findings) -> None:
-    scenario = rig_scenario(point.overrides)
-    measured = rig.measure(scenario, resolved_yaml(scenario), warm_batches=_CROWD_WARM, batches=_CROWD_WARM, seconds=_CROWD_SECONDS)
+    scenario, measured = measure_point(rig, point, crowded=True, batches=_CROWD_FEWEST, seconds=_CROWD_SECONDS)
     findings.background_cores.append(measured.other_cores)
     _note(findings, scenario, measured, crowded=True)
 
@@ -220,14 +216,13 @@ def _note(findings: _Findings, scenario: Scenario, measured: Measured, *, crowde
 
 
 def _host(points: Sequence[PointTimes], findings: _Findings) -> dict[str, float]:
-    fixed = {"loader": "loader", "embedding_worker": "worker", "parameter_server": "server", "nn_worker": "rank"}
     return {
         "host.cores": core_quota(),
         "host.server.lookup_share": lookup_share(points),
         "host.background_cores": max(0.0, median(findings.background_cores)),
         "host.noise_cv": median(findings.noise_cv),
         "host.jitter": findings.jitter,
-        **{f"{fixed[role]}.fixed_gib": gib for role, gib in findings.resident_gib.items()},
+        **{f"{THREAD_OF_ROLE[role]}.fixed_gib": gib for role, gib in findings.resident_gib.items()},
     }
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from persia.commands.rigging import rig_scenario
-from persia.commands.simulate import resolved_yaml
+from persia.commands.rigging import measure_point
 from persia.runtime.rig import Rig
 from simulator.calibration.design import CROWDED_REFERENCE, REFERENCE, Point
 from simulator.validation.result import Reference
 
 _SECONDS = 1.8
-_WARM = {REFERENCE: 12, CROWDED_REFERENCE: 40}
 _FEWEST = 8
 
 
@@ -25,10 +23,9 @@ class PaceMeter:
     def measure(self) -> Reference | None:
         """Return what the batches take now, in processor seconds of all threads; raises RunFailed."""
         if self._known:
-            self.last_s = self._one(REFERENCE), self._one(CROWDED_REFERENCE)
+            self.last_s = self._one(REFERENCE, crowded=False), self._one(CROWDED_REFERENCE, crowded=True)
         return self.last_s
 
-    def _one(self, point: Point) -> float:
-        scenario = rig_scenario(point.overrides)
-        measured = self._rig.measure(scenario, resolved_yaml(scenario), warm_batches=_WARM[point], batches=_FEWEST, seconds=_SECONDS)
+    def _one(self, point: Point, *, crowded: bool) -> float:
+        _, measured = measure_point(self._rig, point, crowded=crowded, batches=_FEWEST, seconds=_SECONDS)
         return sum(measured.thread_s.values())

@@ -1,17 +1,28 @@
-"""The scenario of the rig on which a machine is measured."""
+"""The points of the rig on which a machine is measured: their scenario, and how each is run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.resources import files
 
+from persia.commands.simulate import resolved_yaml
+from persia.runtime.rig import Measured, Rig
 from persia.scenario import Scenario, load_scenario
+from simulator.calibration.design import Point
 
-DISTINCT_BATCHES = 8
+_DISTINCT_BATCHES = 8
+_WARM, _CROWD_WARM = _DISTINCT_BATCHES + 4, 40
 
 
 def rig_scenario(overrides: Sequence[str]) -> Scenario:
     """Return the rig's scenario: the validation cases' base, one process of each role."""
     base = str(files("scenarios") / "validation" / "base.yaml")
     common = ("workload.evaluate_every_steps=0", "workload.data.held_out_samples=64", "workload.samples=1 billion")
-    return load_scenario(base, [*common, f"workload.data.distinct_batches={DISTINCT_BATCHES}", *overrides])
+    return load_scenario(base, [*common, f"workload.data.distinct_batches={_DISTINCT_BATCHES}", *overrides])
+
+
+def measure_point(rig: Rig, point: Point, *, crowded: bool, batches: int, seconds: float) -> tuple[Scenario, Measured]:
+    """Return a point's scenario and what its batches cost, behind a warm-up that fills the pipeline; raises RunFailed."""
+    scenario = rig_scenario(point.overrides)
+    warm_batches = _CROWD_WARM if crowded else _WARM
+    return scenario, rig.measure(scenario, resolved_yaml(scenario), warm_batches=warm_batches, batches=batches, seconds=seconds)

@@ -106,7 +106,8 @@ def _case(case: Case, setting: Setting, watch: _Watch, show: Callable[[str, floa
         scenario = case.scenario([*setting.overrides, f"simulation.profile={setting.profile}"])
         mode = scenario.schedule.mode
         show("simulating", 0.0)
-        simulated, predicted, _ = predict(at_pace(scenario, watch.meter.last_s))
+        paced = at_pace(scenario, watch.meter.last_s)
+        simulated, predicted, _ = predict(paced)
     except Infeasible as refusal:
         return CaseResult(name=case.name, mode=mode, settings=case.settings, failure="; ".join(excuse.reason for excuse in refusal.excuses))
     needed, free = room_for_tables(make_plan(scenario))
@@ -120,8 +121,9 @@ def _case(case: Case, setting: Setting, watch: _Watch, show: Callable[[str, floa
     except (RunFailed, TooSlow) as error:
         failure = f"the real run failed: {error}"
     used = _used(runs)
-    scenario = at_pace(scenario, mean_reference_s([(reference_s, run.seconds) for run, _, reference_s in used]))
-    simulated, predicted, _ = predict(scenario)
+    assumed, paced = paced, at_pace(scenario, mean_reference_s([(reference_s, run.seconds) for run, _, reference_s in used]))
+    if paced != assumed:
+        simulated, predicted, _ = predict(paced)
     return CaseResult(
         name=case.name,
         mode=mode,
@@ -132,7 +134,7 @@ def _case(case: Case, setting: Setting, watch: _Watch, show: Callable[[str, floa
         predicted=predicted,
         repeats=[_repeat(each, each in used) for each in runs],
         failure=failure,
-        pace=pace_of(scenario),
+        pace=pace_of(paced),
     )
 
 

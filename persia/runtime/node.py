@@ -229,8 +229,8 @@ def _die_with(parent: int) -> None:
 
 
 def process_name(role: str, index: int) -> str:
-    """Return what the kernel calls a role's process: its last word and its index."""
-    return f"{role.rpartition('_')[2]}-{index}"
+    """Return what the kernel calls a role's process, in its fifteen characters: rank-0, worker-0, server-0."""
+    return f"{'rank' if role == 'nn_worker' else role.rpartition('_')[2]}-{index}"
 
 
 def main(arguments: list[str]) -> int:

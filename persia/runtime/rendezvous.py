@@ -34,7 +34,7 @@ class RendezvousError(RuntimeError):
 
 
 @contextmanager
-def host_store(address: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+def host_store(address: str, port: int) -> Iterator[str]:
     """Host the store while the block runs; yields HOST:PORT, for port 0 a free one.
 
     Raises:

@@ -15,11 +15,10 @@ import yaml
 from persia.scenario import load_profile
 from simulator.calibration.equations import PointTimes
 from simulator.calibration.fit import Fitted, interval
-from simulator.host_costs import Quantities
+from simulator.host_costs import Quantities, relative_error_of
 
 _BASE = "persia-original"  # what a calibration does not measure: memory, prices of literature
 DOMAIN = ("samples", "bags", "ids", "rows", "id_values", "row_values", "pooled_values", "parameters", "flops", "servers")
-RELATIVE_ERROR = "host.relative_error"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +36,7 @@ class Calibrated:
         constants = dict(self.extra)
         for stage, each in self.fitted.items():
             constants |= each.constants
-            constants[f"{RELATIVE_ERROR}.{stage.replace(' ', '_').replace('-', '_')}"] = each.relative_error
+            constants[relative_error_of(stage)] = each.relative_error
         return constants
 
 
