@@ -20,7 +20,10 @@ Clock = Literal["simulated", "wall"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """One piece of work of one batch on one lane (`tier`, `index`), from `start_s` to `end_s` in seconds."""
+    """One piece of work of one batch on one lane (`tier`, `index`), from `start_s` to `end_s` in seconds.
+
+    `cpu_s` is the processor time that its thread used meanwhile; None where nobody has measured it.
+    """
 
     tier: str
     index: int
@@ -28,6 +31,7 @@ class Span:
     batch: int
     start_s: float
     end_s: float
+    cpu_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,7 @@ Record = Span | StalenessRecord
 
 _KINDS: Final[dict[str, type[Span] | type[StalenessRecord]]] = {"span": Span, "staleness": StalenessRecord}
 _NAMES: Final[dict[type, str]] = {kind: name for name, kind in _KINDS.items()}
+_OPTIONAL: Final = frozenset({"cpu_s"})
 
 
 class TraceError(ValueError):
@@ -72,7 +77,7 @@ class TraceWriter:
 
     def write(self, record: Record) -> None:
         """Append one record."""
-        self._put({"kind": _NAMES[type(record)], **asdict(record)})
+        self._put({"kind": _NAMES[type(record)], **{name: value for name, value in asdict(record).items() if value is not None}})
 
     def close(self) -> None:
         """Flush and close; a second call does nothing."""
@@ -112,7 +117,7 @@ def _check_header(path: Path, line: str) -> None:
 def _parse(path: Path, number: int, line: str) -> Record:
     row = _load(path, number, line)
     kind = _KINDS.get(str(row.pop("kind", None)))
-    if kind is None or row.keys() != {f.name for f in fields(kind)}:
+    if kind is None or {*row, *_OPTIONAL} != {f.name for f in fields(kind)} | _OPTIONAL:
         raise TraceError(f"{path}:{number}: not a span or staleness record of schema {SCHEMA_VERSION}")
     return kind(**row)
 

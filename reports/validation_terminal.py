@@ -140,7 +140,5 @@ def pace_lines(validation: Validation) -> list[str]:
     paces = [case.pace for case in validation.cases if case.pace is not None]
     if not paces:
         return []
-    (least, most), (least_crowded, most_crowded) = ((min(each), max(each)) for each in zip(*paces, strict=True))
-    alone = f"{least:.2f} to {most:.2f} times as long as at the calibration on an idle machine"
-    crowded = f"{least_crowded:.2f} to {most_crowded:.2f} times on a crowded one"
-    return [f"Pace: around the runs, work took {alone}, {crowded} (reference batches); each case is simulated at its pace."]
+    said = f"{min(paces):.2f} to {max(paces):.2f} times as long as at the calibration"
+    return [f"Pace: work took {said} (from the memory probe, in each run); each case is simulated at its pace."]

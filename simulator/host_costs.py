@@ -8,8 +8,9 @@ Shapes: B samples, F features, S servers; N ID occurrences, U unique rows, P poo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import exp
 from typing import Protocol
 
 from persia.scenario import Profile, Scenario
@@ -22,6 +23,7 @@ HEADER_BYTES = 128.0  # of a message, about: header and array descriptions
 _ID_BYTES, _OFFSET_BYTES, _KEY_BYTES, _FLOAT_BYTES = 8.0, 4.0, 8.0, 4.0
 _FIXED = ("batch", "server", "message", "request")  # what a constant is paid per, however much a batch holds
 _L2_VALUES = 131_072.0  # float32 values that half a megabyte of cache holds
+_CACHED_BYTES = 2e6  # of a batch, that cores' own caches hold from stage to stage, about
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,43 +187,65 @@ def stage_terms(q: Quantities) -> dict[str, Terms]:
     }
 
 
-THREADS: Mapping[str, Sequence[str]] = {
-    "loader": ("loader",),
-    "worker": ("dedup", "pool", "un-pool", "worker rest"),
-    "server": ("server",),
-    "rank": ("rank rest",),
-    "train": ("train",),
-    "io": ("io",),
+STAGE_OF_ROLE: Mapping[str, str] = {
+    "loader": "loader",
+    "embedding_worker": "worker rest",
+    "parameter_server": "server",
+    "nn_worker": "rank rest",
 }
-"""Kinds of threads, and the stages that each carries out."""
-THREAD_OF_ROLE: Mapping[str, str] = {"loader": "loader", "embedding_worker": "worker", "parameter_server": "server", "nn_worker": "rank"}
-"""The kind of a process's own thread."""
+"""What a process's own thread does where it does nothing else."""
 
 
 def relative_error_of(stage: str) -> str:
     """Return the constant that holds how far a stage's times are from its fit."""
-    return f"host.relative_error.{stage.replace(' ', '_').replace('-', '_')}"
+    return f"host.relative_error.{_identifier(stage)}"
+
+
+def crowd_factors(stage: str) -> tuple[str, str]:
+    """Return the constants by which a stage's fixed and sized work are multiplied on a crowded machine."""
+    return f"host.crowd.{_identifier(stage)}_fixed", f"host.crowd.{_identifier(stage)}_sized"
+
+
+def _identifier(stage: str) -> str:
+    return stage.replace(" ", "_").replace("-", "_")
 
 
 def crowd_terms(constants: Constants, q: Quantities) -> dict[str, Terms]:
-    """Return for each kind of thread the factors that make its processor time on a crowded machine, and what they multiply.
+    """Return for each stage the factors that make its processor time on a crowded machine, and what they multiply.
 
     Where threads always have something to do, what a batch or a message costs however small it is falls, as fewer of them
     wake a sleeping thread; what grows with its size rises, as caches are shared.
     """
-    stages = stage_terms(q)
     found: dict[str, Terms] = {}
-    for thread, names in THREADS.items():
-        parts = {"fixed": 0.0, "sized": 0.0}
-        for name, count in (each for stage in names for each in stages[stage].items() if each[1]):
-            parts["fixed" if name.rpartition("s_per_")[2] in _FIXED else "sized"] += constants[name] * count
-        found[thread] = {f"host.crowd.{thread}_{part}": seconds for part, seconds in parts.items()}
+    for stage, terms in stage_terms(q).items():
+        fixed, sized = crowd_factors(stage)
+        seconds = {fixed: 0.0, sized: 0.0}
+        for name, count in (each for each in terms.items() if each[1]):
+            seconds[fixed if name.rpartition("s_per_")[2] in _FIXED else sized] += constants[name] * count
+        found[stage] = seconds
     return found
 
 
 def slowdowns(profile: Profile, q: Quantities) -> dict[str, float]:
-    """Return for each kind of thread how many times longer a batch takes beside busy cores than beside idle ones."""
-    return {thread: stage_seconds(profile, terms) / sum(terms.values()) for thread, terms in crowd_terms(profile, q).items()}
+    """Return for each stage how many times longer a batch takes beside busy cores than beside idle ones."""
+    return {stage: stage_seconds(profile, terms) / (sum(terms.values()) or 1.0) for stage, terms in crowd_terms(profile, q).items()}
+
+
+def footprint(q: Quantities) -> float:
+    """Return the share of a batch's bytes that no core's own cache still holds when the next stage wants them, 0..1."""
+    size = bytes_moved(q)
+    return size / (size + _CACHED_BYTES)
+
+
+def footprint_paces(profile: Constants, q: Quantities) -> tuple[float, float]:
+    """Return how many times longer all work takes than in a batch of the usual footprint: beside idle cores, beside busy ones."""
+    more = footprint(q) - profile["host.footprint"]
+    return exp(profile["host.footprint_exponent"] * more), exp(profile["host.crowded_footprint_exponent"] * more)
+
+
+def memory_pace(profile: Constants, memory_s: float) -> float:
+    """Return how many times longer all work takes than usual where the memory probe's reads take `memory_s`."""
+    return float((memory_s / profile["host.memory_s"]) ** profile["host.memory_exponent"])
 
 
 def messages(q: Quantities) -> float:

@@ -11,6 +11,7 @@ from simulator.host_costs import (
     REDUCTIONS,
     Quantities,
     Terms,
+    footprint_paces,
     quantities,
     reduction_terms,
     slowdowns,
@@ -25,10 +26,10 @@ class JobCosts:
     """Seconds of each job and bytes of each message of one batch; per server where a job is one server's."""
 
     cores: float
-    slowdown: Mapping[str, float]  # of each kind of thread while other cores are busy
+    slowdown: Mapping[str, float]  # of each stage's work while other cores are busy
     noise_cv: float  # of each job's time
     wake_s: float  # of an idle core
-    pace: float  # how many times longer work takes than at the calibration
+    pace: float  # how many times longer all work takes than under the calibration's usual conditions
     crowded_pace: float  # the same beside busy cores
     post_s: float  # what another thread of a process has done, heard by its own
     io_s_per_message: float
@@ -74,7 +75,6 @@ class JobCosts:
     send_gradients_s: float
     train_s: float  # up to the reduction
     reduce_s: float
-    reduce_delay_s: float
     optimizer_s: float  # behind the reduction
     exchange_s: float
 
@@ -89,6 +89,7 @@ def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
     terms = stage_terms(q)
     stage = {name: stage_seconds(profile, each) for name, each in terms.items()}
     servers, pace = float(q.servers), scenario.simulation.pace or 1.0
+    sized, crowded_sized = footprint_paces(profile, q)
     # Features, lookup, gradients in; pooled, pushed, credit out; a copy of each's log.
     worker_message_s = profile["host.worker.s_per_batch"] / 7.0
     rank_message_s = profile["host.rank.s_per_batch"] / 7.0  # samples, pooled, trained, pushed in; lookup, gradients, committed out
@@ -106,8 +107,8 @@ def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
         slowdown=slowdowns(profile, q),
         noise_cv=profile["host.noise_cv"],
         wake_s=profile["host.wake_s"],
-        pace=pace,
-        crowded_pace=scenario.simulation.crowded_pace or pace,
+        pace=pace * sized,
+        crowded_pace=pace * crowded_sized,
         post_s=rank_message_s,
         io_s_per_message=profile["host.io.s_per_message"],
         io_s_per_byte=profile["host.io.s_per_byte"],
@@ -148,7 +149,6 @@ def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
         send_gradients_s=rank_message_s + rank_byte_s * q.pooled_bytes,
         train_s=stage["train"] - optimizer_s,
         reduce_s=_reduce_s(scenario, profile, q),
-        reduce_delay_s=2.0 * (q.ranks - 1) * profile["host.reduce.delay_s_per_hop"],
         optimizer_s=optimizer_s,
         exchange_s=exchange_s / (2.0 * servers),
     )

@@ -12,7 +12,7 @@ from typing import Any
 from persia.scenario import Scenario
 from persia.schedule import messages as m
 from simulator.driving import Driving, Process
-from simulator.host_costs import THREAD_OF_ROLE
+from simulator.host_costs import STAGE_OF_ROLE
 from simulator.host_jobs import JobCosts
 from simulator.processor import Group, Job, Processor, Thread
 from simulator.queues import Link
@@ -29,9 +29,9 @@ class HostProcess(Process):
     schedule: Any
 
     def __init__(self, role: str, index: int, schedule: Any, group: Group, slowdown: Mapping[str, float]) -> None:
-        """Start its threads; `slowdown` is each thread's, as `host_costs.slowdowns` names them."""
+        """Start its threads; `slowdown` is each stage's, as `host_costs.slowdowns` names them."""
         super().__init__(role, index, schedule)
-        self.main = Thread(group, slowdown[THREAD_OF_ROLE[role]])
+        self.main = Thread(group, slowdown[STAGE_OF_ROLE[role]])
         self.io = Thread(group, slowdown["io"])
         self.beside = Thread(group, slowdown["train"])
 
@@ -53,12 +53,12 @@ class HostDriving(Driving):
         made, self._made = self._made, outer
         self._processor.run_next(process.main, made)
 
-    def _work(self, work_s: float, then: Then, *args: Any) -> Job:
-        return Job(work_s * self._noise.factor(), then, args)
+    def _work(self, work_s: float, then: Then, *args: Any, slowdown: float | None = None) -> Job:
+        return Job(work_s * self._noise.factor(), then, args, slowdown)
 
-    def _do(self, process: HostProcess, work_s: float, then: Then, *args: Any) -> None:
+    def _do(self, process: HostProcess, work_s: float, then: Then, *args: Any, slowdown: float | None = None) -> None:
         """Let the process's own thread work, as a part of what it is carrying out."""
-        self._made.append(self._work(work_s, then, *args))
+        self._made.append(self._work(work_s, then, *args, slowdown=slowdown))
 
     def send(
         self, source: HostProcess, target: HostProcess, size_bytes: float, pack_s: float, take_s: float, then: Then, *args: Any

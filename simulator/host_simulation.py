@@ -200,8 +200,9 @@ class HostSimulation(HostDriving):
 
     def _do_stage(self, process: HostProcess, name: str, batch: int, work_s: float, then: Then, *args: Any) -> None:
         """Let the process's own thread do a stage of a batch, and keep its span where spans are kept."""
+        slowdown = self.costs.slowdown.get(name)
         if batch not in self.recorder.span_batches:
-            self._do(process, work_s, then, *args)
+            self._do(process, work_s, then, *args, slowdown=slowdown)
             return
         began_s: list[float] = []
 
@@ -210,7 +211,7 @@ class HostSimulation(HostDriving):
             then(*args)
 
         self._do(process, 0.0, lambda: began_s.append(self._engine.now_s))
-        self._do(process, work_s, over)
+        self._do(process, work_s, over, slowdown=slowdown)
 
     def _served(self, index: int, batch: int) -> None:
         c, server = self.costs, self._servers[index]
@@ -295,7 +296,7 @@ class HostSimulation(HostDriving):
             left[0] -= 1
             if left[0] == 0:
                 for each in joined:
-                    self._engine.call_later(self.costs.reduce_delay_s, self._finish_training, *each)
+                    self._finish_training(*each)
 
         for rank, _, _ in joined:
             process = self._ranks[rank]

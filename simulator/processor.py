@@ -1,12 +1,15 @@
 """A machine's processor, shared by all threads that want to run: what a host with fewer cores than runnable threads is.
 
-Each thread does its jobs one after another.  Every core has a queue of its own, as Linux's fair scheduler has: a thread that
-wakes goes where the fewest run, its last core where several are alike, and the threads of one core share it equally
-(processor sharing: Kleinrock, "Time-shared systems: a theoretical treatment", JACM 14, 1967).  A core that falls idle takes
-a thread that waits at another; otherwise a thread moves only when one core has two more than another, and only at a tick of
-the scheduler's clock (Lozi et al., "The Linux scheduler: a decade of wasted cores", EuroSys 2016).  An idle core takes
-`wake_s` to wake, which is dear on a virtual machine: a halted core must be entered again.  A job's work is given in seconds
-on a core whose neighbours idle; while other cores are busy it takes longer, by its thread's slowdown.
+Each thread does its jobs one after another.  Cores run threads as Linux's fair scheduler does (EEVDF: Stoica and Abdel-Wahab,
+"Earliest eligible virtual deadline first", 1995; in Linux since 6.6): in the long run the threads of a core share it equally,
+which is processor sharing (Kleinrock, "Time-shared systems: a theoretical treatment", JACM 14, 1967), but at one moment a core
+runs one.  A thread that wakes goes to an idle core, its last one where that idles, else where the fewest are.  It goes first
+there, unless it has had more than its share: that is settled at the next tick of the scheduler's clock.  A thread that fell
+asleep having had more than its share is not free to go elsewhere until the others of its core have caught up (delayed dequeue,
+since 6.12), even where another core idles.  A core that falls idle takes a thread that waits at another at a tick only, and so
+machines idle while threads wait (Lozi et al., "The Linux scheduler: a decade of wasted cores", EuroSys 2016).  An idle core
+takes `wake_s` to wake, which is dear on a virtual machine: a halted core must be entered again.  A job's work is given in
+seconds on a core whose neighbours idle; while other cores are busy it takes longer, by its slowdown.
 
 A group of threads may have a quota, as a control group of Linux has: in every period of `PERIOD_S` it gets so many
 core-seconds, and when they are used up its threads wait for the next period (Turner, Rao and Rao, "CPU bandwidth control
@@ -27,16 +30,17 @@ from simulator.engine import Engine
 
 PERIOD_S = 0.1  # of a quota: the kernel's default
 TICK_S = 0.004  # of the scheduler's clock: 250 Hz
-_NOTHING_S = 1e-9  # less work than this is rounding
+_NOTHING_S = 1e-12  # less work than this is rounding
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Work for one thread: seconds on a core whose neighbours idle, and what follows."""
+    """Work for one thread: seconds on a core whose neighbours idle, and what follows; without a slowdown it has its thread's."""
 
     work_s: float
     then: Callable[..., None]
     args: tuple[Any, ...] = ()
+    slowdown: float | None = None
 
 
 class Group:
@@ -59,19 +63,47 @@ class Thread:
     in a row save weighs more than what they lose to a cold cache.
     """
 
-    __slots__ = ("busy_s", "core", "group", "job", "jobs", "left_s", "share", "slowdown", "speed", "waking")
+    __slots__ = ("busy_s", "core", "group", "job", "jobs", "lag_s", "left_s", "slowdown", "slowed", "virtual_s", "waking")
 
     def __init__(self, group: Group, slowdown: float = 1.0) -> None:
         self.group = group
         self.slowdown = slowdown
+        self.slowed = slowdown  # what counts for the job under way
         self.jobs: deque[Job] = deque()
         self.job: Job | None = None  # under way, or just ending
         self.core = 0  # on which it runs, or ran last
         self.left_s = 0.0
-        self.share = 0.0  # of a core that it gets now
-        self.speed = 0.0  # work done per second now
         self.busy_s = 0.0
+        self.virtual_s = 0.0  # processor time on its core, compared with that of the core's other threads
+        self.lag_s = 0.0  # what its core owed it when it fell asleep
         self.waking = False  # with its core
+
+
+class _Core:
+    """A core: the threads on it that have a job under way, and the one that runs."""
+
+    __slots__ = ("current", "speed", "threads")
+
+    def __init__(self) -> None:
+        self.threads: list[Thread] = []
+        self.current: Thread | None = None
+        self.speed = 0.0  # work that is done per second
+
+    @property
+    def virtual_s(self) -> float:
+        """Return the mean of its threads' virtual times: one that is further has had more than its share."""
+        return sum(thread.virtual_s for thread in self.threads) / len(self.threads) if self.threads else 0.0
+
+    def turn(self) -> None:
+        """Let the thread run that has had least."""
+        self.current = min((thread for thread in self.threads if not thread.group.throttled), key=_virtual_s, default=None)
+
+    def choose(self) -> bool:
+        """Keep to the running thread, or choose another where it is gone; return whether one runs."""
+        if self.current is None or self.current.group.throttled:
+            self.turn()
+        self.speed = 0.0
+        return self.current is not None and not self.current.waking
 
 
 class Processor:
@@ -92,13 +124,15 @@ class Processor:
         self._wake_s = wake_s
         self._pace = pace
         self._crowded_pace = crowded_pace
-        self._running: list[Thread] = []  # those with a job under way
-        self._queues: list[list[Thread]] = [[] for _ in range(max(1, ceil(cores)))]  # the same, by core
+        self._cores = [_Core() for _ in range(max(1, ceil(cores)))]
+        self._share = min(1.0, cores / len(self._cores))  # of each core, that these threads have
         self._since_s = 0.0
         self._serial = 0  # of the planned event that counts; older ones are void
+        self._changing = False  # jobs that have ended are being told
         self._groups: list[Group] = []  # those with a quota
         self._period = 0
-        self._tick = 0  # at which threads were moved
+        self._tick = 0  # the last one
+        self._waiting = False  # a thread for its turn, since the last change
 
     def group(self, quota_cores: float = inf) -> Group:
         """Return a new group of threads."""
@@ -121,13 +155,24 @@ class Processor:
 
     def _wake(self, thread: Thread) -> None:
         self._catch_up()
-        queues = self._queues
-        thread.core = min(range(len(queues)), key=lambda core: (len(queues[core]), core != thread.core))
-        self._begin_next(thread)
-        if self._wake_s > 0.0 and len(queues[thread.core]) == 1:
-            thread.waking = True
-            self._engine.call_later(self._wake_s, self._awake, thread)
+        behind = self._cores[thread.core]
+        if behind.threads and thread.virtual_s > behind.virtual_s:
+            self._begin_next(thread)  # it has not left its core: it waits until its turn comes
+        else:
+            thread.core = self._place(thread.core)
+            core = self._cores[thread.core]
+            thread.virtual_s = core.virtual_s - thread.lag_s
+            self._begin_next(thread)
+            if core.current is None or thread.virtual_s <= core.current.virtual_s:
+                core.current = thread
+            if self._wake_s > 0.0 and len(core.threads) == 1:
+                thread.waking = True
+                self._engine.call_later(self._wake_s, self._awake, thread)
         self._plan()
+
+    def _place(self, last: int) -> int:
+        """Return the core for a thread that wakes: an idle one, its last one first."""
+        return min(range(len(self._cores)), key=lambda number: (len(self._cores[number].threads), number != last))
 
     def _awake(self, thread: Thread) -> None:
         self._catch_up()
@@ -135,14 +180,11 @@ class Processor:
         self._plan()
 
     def _begin_next(self, thread: Thread) -> None:
-        """Take the thread's next job, on the core where it is, or let it sleep."""
-        if not thread.jobs:
-            thread.job = None
-            return
+        """Take the thread's next job, on the core where it is."""
         thread.job = thread.jobs.popleft()
         thread.left_s = thread.job.work_s
-        self._running.append(thread)
-        self._queues[thread.core].append(thread)
+        thread.slowed = thread.slowdown if thread.job.slowdown is None else thread.job.slowdown
+        self._cores[thread.core].threads.append(thread)
 
     def _catch_up(self) -> None:
         """Do the work since the last change."""
@@ -150,70 +192,72 @@ class Processor:
         passed_s, self._since_s = now_s - self._since_s, now_s
         if passed_s <= 0.0:
             return
-        for thread in self._running:
-            if thread.speed > 0.0:
-                used_s = thread.share * passed_s
-                thread.left_s -= thread.speed * passed_s
+        used_s = self._share * passed_s
+        for core in self._cores:
+            thread = core.current
+            if thread is not None and core.speed > 0.0:
+                thread.left_s -= core.speed * passed_s
                 thread.busy_s += used_s
+                thread.virtual_s += used_s
                 thread.group.left_s -= used_s
         for group in self._groups:
             group.throttled = group.left_s <= _NOTHING_S
 
     def _plan(self) -> None:
-        """Share the cores out anew and plan the next change."""
-        self._serial += 1
-        if not self._running:
+        """Choose what runs on each core and plan the next change."""
+        if self._changing:
             return
+        self._serial += 1
         self._renew_quotas()
-        balanced_s = self._balance()
-        busy = self._share_out()
-        others = max(0.0, busy - 1.0) / max(1, len(self._queues) - 1)
-        next_s = min(balanced_s, self._quotas_end_s())
-        for thread in self._running:
-            if thread.share == 0.0:
-                thread.speed = 0.0
-                continue
-            thread.speed = thread.share / ((1.0 - others) * self._pace + others * self._crowded_pace * thread.slowdown)
-            next_s = min(next_s, max(0.0, thread.left_s) / thread.speed)
+        next_s = self._take_turns()
+        running = [core for core in self._cores if core.choose()]
+        others = (len(running) - 1) / max(1, len(self._cores) - 1)
+        for core in running:
+            thread = core.current
+            assert thread is not None
+            core.speed = self._share / ((1.0 - others) * self._pace + others * self._crowded_pace * thread.slowed)
+            next_s = min(next_s, max(0.0, thread.left_s) / core.speed)
+        next_s = min(next_s, self._quotas_end_s())
         if next_s < inf:
             self._engine.call_later(next_s, self._change, self._serial)
 
-    def _balance(self) -> float:
-        """Move threads to cores that have two less than another, once a tick or when they are idle; return when there is cause to."""
-        queues, now_s = self._queues, self._engine.now_s
-        tick = int(now_s / TICK_S + 1e-6)
-        while True:
-            most, least = max(queues, key=len), min(queues, key=len)
-            if len(most) - len(least) < 2:
-                return inf
-            if tick == self._tick and least:
-                return (tick + 1) * TICK_S - now_s
-            thread = most.pop()
-            thread.core = queues.index(least)
-            least.append(thread)
-            if len(least) > 1 and len(max(queues, key=len)) - len(min(queues, key=len)) < 2:
-                self._tick = tick
+    def _take_turns(self) -> float:
+        """At a tick let every core turn to the thread that has had least, and move threads; return when that is due again."""
+        tick = self._ticks()
+        if tick > self._tick and self._waiting:
+            self._balance()
+            for core in self._cores:
+                core.turn()
+        self._tick = tick
+        self._waiting = any(len(core.threads) > 1 for core in self._cores)
+        return (tick + 1) * TICK_S - self._engine.now_s if self._waiting else inf
 
-    def _share_out(self) -> int:
-        """Give every thread its share of its core; return how many cores are busy."""
-        whole = min(1.0, self.cores / len(self._queues))
-        busy = 0
-        for queue in self._queues:
-            runnable = sum(not (thread.group.throttled or thread.waking) for thread in queue)
-            busy += runnable > 0
-            for thread in queue:
-                thread.share = 0.0 if thread.group.throttled or thread.waking else whole / runnable
-        return busy
+    def _ticks(self) -> int:
+        return int(self._engine.now_s / TICK_S + 1e-6)
+
+    def _balance(self) -> None:
+        """Move threads that wait to cores that have two less than theirs."""
+        while True:
+            most = max(self._cores, key=lambda core: len(core.threads))
+            least = min(self._cores, key=lambda core: len(core.threads))
+            if len(most.threads) - len(least.threads) < 2:
+                return
+            thread = next(each for each in most.threads if each is not most.current)
+            ahead_s = thread.virtual_s - most.virtual_s
+            most.threads.remove(thread)
+            thread.virtual_s = least.virtual_s + ahead_s
+            thread.core = self._cores.index(least)
+            least.threads.append(thread)
 
     def _quotas_end_s(self) -> float:
         """Return in how many seconds a quota in use is used up or renewed."""
         end_s = inf
         for group in self._groups:
-            shares = sum(thread.share for thread in self._running if thread.group is group)
-            if shares > 0.0 or group.throttled:
+            using = sum(core.speed > 0.0 and core.current is not None and core.current.group is group for core in self._cores)
+            if using or group.throttled:
                 end_s = min(end_s, (self._period + 1) * PERIOD_S - self._engine.now_s)
-            if shares > 0.0:
-                end_s = min(end_s, group.left_s / shares)
+            if using:
+                end_s = min(end_s, group.left_s / (using * self._share))
         return max(0.0, end_s)
 
     def _renew_quotas(self) -> None:
@@ -229,12 +273,26 @@ class Processor:
         if serial != self._serial:
             return
         self._catch_up()
-        ended = [thread for thread in self._running if thread.left_s <= _NOTHING_S and not thread.waking]
-        for thread in ended:
-            self._running.remove(thread)
-            self._queues[thread.core].remove(thread)
+        ended = [
+            core.current for core in self._cores if core.current is not None and core.speed > 0.0 and core.current.left_s <= _NOTHING_S
+        ]
+        self._changing = True
         for thread in ended:
             assert thread.job is not None
             thread.job.then(*thread.job.args)
-            self._begin_next(thread)
+        self._changing = False
+        for thread in ended:
+            core = self._cores[thread.core]
+            core.threads.remove(thread)
+            if thread.jobs:
+                self._begin_next(thread)
+                continue
+            thread.job = None
+            thread.lag_s = min(max(0.0, core.virtual_s - thread.virtual_s), TICK_S) if core.threads else 0.0
+            if core.current is thread:
+                core.current = None
         self._plan()
+
+
+def _virtual_s(thread: Thread) -> float:
+    return thread.virtual_s

@@ -1,9 +1,8 @@
 """How far a prediction from calibrated constants may be off: an interval, wider outside what the calibration has covered.
 
 Every stage's time is known to within the relative error of its fit, and stages err independently; so does what crowding makes
-of each kind of thread's work and, where ranks reduce their gradients, the training thread with its all-reduce.  The machine's
-own pace drifts; where it is measured just before and after, it still changes from one second to the next, in the run and in
-the reference.  A throughput is taken to err as the processor time of a batch does.
+of each stage's work and, where ranks reduce their gradients, the training thread with its all-reduce.  The machine's own pace
+drifts; that of its memory does not count where it is known.  A throughput is taken to err as the processor time of a batch does.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 from math import exp, hypot, log, sqrt
 
 from persia.scenario import Profile, Scenario
-from simulator.host_costs import REDUCTIONS, THREADS, quantities, relative_error_of, stage_seconds, stage_terms
+from simulator.host_costs import REDUCTIONS, quantities, relative_error_of, stage_seconds, stage_terms
 from simulator.result import Interval, Prediction
 
 _Z90 = 1.645
@@ -25,11 +24,12 @@ def predict(scenario: Scenario, profile: Profile, samples_per_s: float) -> Predi
     total_s = sum(seconds.values())
     shares = {stage: spent_s / total_s for stage, spent_s in seconds.items()}
     if scenario.ranks * (scenario.schedule.staleness_permits or 1) > 1:
-        shares |= {f"crowd_{thread}": sum(shares[stage] for stage in stages) for thread, stages in THREADS.items()}
+        shares |= {f"crowd_{stage}": share for stage, share in shares.items()}
     if scenario.ranks > 1 and scenario.schedule.mode in REDUCTIONS:
         shares["reduction"] = shares["train"]
-    pace = scenario.simulation.pace
-    variance = profile["host.drift"] ** 2 if pace is None else 2.0 * profile["host.jitter"] ** 2
+    variance = profile["host.drift"] ** 2
+    if scenario.simulation.pace is None:
+        variance += (profile["host.memory_exponent"] * profile["host.memory_cv"]) ** 2
     for name, share in shares.items():
         constant = relative_error_of(name)
         variance += (share * (profile[constant] if constant in profile.constants else 0.0)) ** 2

@@ -11,7 +11,7 @@ from statistics import fmean
 import yaml
 
 from persia.scenario import Scenario, load_profile
-from simulator.validation.predict import at_pace, pace_of, predict
+from simulator.validation.predict import at_pace, predict
 from simulator.validation.result import Ablation, CaseResult, Validation
 
 ScenarioOf = Callable[[CaseResult, Sequence[str]], Scenario]
@@ -64,9 +64,9 @@ def ablate(validation: Validation, scenario_of: ScenarioOf, profile: Path) -> li
 def _predicted(case: CaseResult, scenario_of: ScenarioOf, settings: Sequence[str]) -> CaseResult:
     if case.measured is None:
         return case
-    scenario = at_pace(scenario_of(case, settings), case.reference_s)
+    scenario = at_pace(scenario_of(case, settings), case.memory_s)
     simulated, interval, _ = predict(scenario)
-    return replace(case, simulated=simulated, predicted=interval, pace=pace_of(scenario))
+    return replace(case, simulated=simulated, predicted=interval, pace=scenario.simulation.pace)
 
 
 def _changed(profile: Path, constants: Mapping[str, float]) -> str:

@@ -6,53 +6,35 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from math import log
 from pathlib import Path
-from statistics import median, pstdev
+from statistics import median
 from time import monotonic
 
 from persia.commands.exits import ExitCode, Failure, note
 from persia.commands.fingerprint import core_quota, machine_facts
 from persia.commands.output import print_json, print_text
 from persia.commands.progress import progress_bar
-from persia.commands.rigging import measure_point, rig_scenario
+from persia.commands.rigging import measure_point
 from persia.runtime.attempt import RunFailed
 from persia.runtime.interrupts import Interrupts
 from persia.runtime.rig import Measured, Rig, open_rig
 from persia.runtime.rig_pieces import draw_seconds_per_id, gather_seconds
 from persia.scenario import Scenario
-from simulator.calibration.design import CROWDED_REFERENCE, REFERENCE, Point, crowds, points, with_reference
-from simulator.calibration.equations import (
-    PointTimes,
-    crowd_equations,
-    crowded_points,
-    equations,
-    lookup_share,
-    paces_around,
-    reduction_equations,
-    reference_s,
-)
-from simulator.calibration.fit import Fitted, bounded, fit, fit_all
+from simulator.calibration.design import Point, crowds, points
+from simulator.calibration.equations import Equation, PointTimes, lookup_share
+from simulator.calibration.fit import fit
+from simulator.calibration.machine import Machine, fit_machine
 from simulator.calibration.store import Calibrated, default_profile_path, read_points, write_points, write_profile
 from simulator.calibration.waking import wait_s
-from simulator.host_costs import REDUCTIONS, THREAD_OF_ROLE, THREADS, Quantities, quantities
+from simulator.host_costs import REDUCTIONS, quantities
 
-_POINTS, _CROWDS = 30, 18
-_REFERENCE_EVERY = 5  # points
+_POINTS, _CROWDS = 34, 20
 _FEWEST, _CROWD_FEWEST = 4, 40  # batches
-_SECONDS, _CROWD_SECONDS, _JITTER_SECONDS = 0.7, 1.4, 5.0
+_SECONDS, _CROWD_SECONDS = 0.8, 1.6
 _REDUCE_CONSTANTS = ("host.reduce.overlapped_s_per_step", "host.reduce.after_backward_s_per_step")
-_CROWDED_LEAST = 6  # points
-_CROWD_FACTORS = 0.4, 2.0  # beyond these a factor is that of a part too small to be seen
+_PREFIXES = {"loader": "loader", "embedding_worker": "worker", "parameter_server": "server", "nn_worker": "rank"}  # of constants
 _WAITING_POINTS, _WAITING_STEPS = 9, 30  # simulated to find a wait
-_WAITS: Mapping[str, Callable[[Scenario, PointTimes], bool]] = {
-    "host.wake_s": lambda scenario, point: scenario.schedule.mode == "sync" and not point.crowded,
-    "host.reduce.delay_s_per_hop": lambda scenario, point: bool(point.reduction),
-}
-"""Waits, and the points that show them."""
-
-
-_Paces = tuple[float, float]  # on an idle machine, on a crowded one
+_WAKE = "host.wake_s"
 
 
 @dataclass(slots=True)
@@ -63,7 +45,6 @@ class _Findings:
     scenarios: list[Scenario] = field(default_factory=list)  # of the same
     background_cores: list[float] = field(default_factory=list)
     noise_cv: list[float] = field(default_factory=list)
-    jitter: float = 0.0
     resident_gib: dict[str, float] = field(default_factory=dict)
 
 
@@ -75,14 +56,13 @@ def run(*, out: Path | None, as_json: bool, batch_sizes: Sequence[int] | None, a
     earlier = read_points(points_path) if add and points_path.is_file() else []
     with Interrupts() as interrupts, progress_bar("calibrating") as progress:
         with open_rig(interrupts) as rig, _rig_failures():
-            alone = with_reference(points(_POINTS, batch_sizes), _REFERENCE_EVERY, REFERENCE)
-            crowded = with_reference(crowds(_CROWDS, batch_sizes), _REFERENCE_EVERY, CROWDED_REFERENCE)
-            findings = _measure_points(rig, alone, crowded, progress)
+            findings = _measure_points(rig, points(_POINTS, batch_sizes), crowds(_CROWDS, batch_sizes), progress)
         extra = {**_gathering(), "host.loader.draw_s_per_id": draw_seconds_per_id()}
         measured = [*earlier, *findings.now]
         write_points(points_path, measured)
-        calibrated, paces = _fit(measured, findings, extra)
-        _set_waits(calibrated, findings, paces[-len(findings.now) :])
+        machine = fit_machine(measured, machine_facts()["cores"])
+        calibrated = _calibrated(measured, machine, findings, extra)
+        calibrated.extra[_WAKE] = _wake_s(calibrated, findings, machine.paces[-len(findings.now) :])
         calibrated = replace(calibrated, seconds=monotonic() - began_s)
         progress(1.0)
     write_profile(path, calibrated)
@@ -98,43 +78,11 @@ def _rig_failures() -> Iterator[None]:
         raise Failure(ExitCode.ENVIRONMENT, f"this machine could not be measured: {error}") from error
 
 
-def _fit(measured: Sequence[PointTimes], findings: _Findings, extra: Mapping[str, float]) -> tuple[Calibrated, list[_Paces]]:
-    """Return all constants but the waits, and every point's paces: on an idle machine and on a crowded one."""
-    cores = machine_facts()["cores"]
-    fitted, alone_paces = fit_all(equations(measured))
-    around = paces_around(measured, alone_paces)
-    crowded = crowded_points(measured, cores)
-    if len(crowded) < _CROWDED_LEAST:  # so many cores that the points do not fill them, or only one
-        crowded = []
-    crowd, paces = fit_all(crowd_equations(measured, alone_paces, _constants(fitted), cores)) if crowded else ({}, [])
-    fitted |= {f"crowd_{thread}": bounded(each, *_CROWD_FACTORS) for thread, each in crowd.items()}
-    crowded_paces = dict(zip(crowded, paces, strict=True))
-    neutral = {f"host.crowd.{thread}_{part}": 1.0 for thread in THREADS for part in ("fixed", "sized")}
-    reduction = reduction_equations(measured, around, crowded_paces, {**neutral, **_constants(fitted)}, cores)
-    fitted["reduction"] = fit([(terms, seconds) for terms, seconds, _ in reduction], [train_s for *_, train_s in reduction])
-    alone = [point for point in measured if not point.crowded]
-    extra = {
-        **dict.fromkeys(_REDUCE_CONSTANTS, 0.0),
-        **neutral,
-        **extra,
-        **_host(measured, findings),
-        "host.drift": pstdev(map(log, alone_paces)),
-        "host.reference_s": reference_s(alone, alone_paces, _quantities(REFERENCE)),
-    }
-    of_crowd, reference = [measured[number] for number in crowded], _quantities(CROWDED_REFERENCE)
-    if any(point.quantities == reference for point in of_crowd):
-        extra["host.crowded_reference_s"] = reference_s(of_crowd, paces, reference)
+def _calibrated(measured: Sequence[PointTimes], machine: Machine, findings: _Findings, extra: Mapping[str, float]) -> Calibrated:
+    """Return all constants but the waking of cores."""
+    constants = {**dict.fromkeys(_REDUCE_CONSTANTS, 0.0), **machine.constants, **extra, **_host(measured, findings)}
     covered = [point.quantities for point in measured]
-    calibrated = Calibrated(fitted=fitted, extra=extra, quantities=covered, machine=machine_facts(), seconds=0.0)
-    return calibrated, [(pace, crowded_paces.get(number, pace)) for number, pace in enumerate(around)]
-
-
-def _quantities(point: Point) -> Quantities:
-    return quantities(rig_scenario(point.overrides))
-
-
-def _constants(fitted: Mapping[str, Fitted]) -> dict[str, float]:
-    return {name: value for each in fitted.values() for name, value in each.constants.items()}
+    return Calibrated(fitted=machine.fitted, extra=constants, quantities=covered, machine=machine_facts(), seconds=0.0)
 
 
 def read_batch_sizes(text: str | None) -> list[int] | None:
@@ -184,8 +132,6 @@ def _measure_points(rig: Rig, alone: Sequence[Point], crowds: Sequence[Point], p
             taken += 1
         progress((number + 1 + 2 * taken) / total)
     findings.resident_gib = rig.resident_gib
-    _, measured = measure_point(rig, REFERENCE, crowded=False, batches=_FEWEST, seconds=_JITTER_SECONDS)
-    findings.jitter = measured.pace_cv
     return findings
 
 
@@ -207,6 +153,7 @@ def _note(findings: _Findings, scenario: Scenario, measured: Measured, *, crowde
         PointTimes(
             quantities=quantities(scenario),
             thread_s=measured.thread_s,
+            memory_s=measured.memory_s,
             span_s=measured.span_s,
             step_s=measured.step_s,
             crowded=crowded,
@@ -221,32 +168,26 @@ def _host(points: Sequence[PointTimes], findings: _Findings) -> dict[str, float]
         "host.server.lookup_share": lookup_share(points),
         "host.background_cores": max(0.0, median(findings.background_cores)),
         "host.noise_cv": median(findings.noise_cv),
-        "host.jitter": findings.jitter,
-        **{f"{THREAD_OF_ROLE[role]}.fixed_gib": gib for role, gib in findings.resident_gib.items()},
+        **{f"{_PREFIXES[role]}.fixed_gib": gib for role, gib in findings.resident_gib.items()},
     }
 
 
-def _set_waits(calibrated: Calibrated, findings: _Findings, paces: Sequence[_Paces]) -> None:
-    """Set the waits that only the time from batch to batch shows: of waking cores, then of the all-reduce's messages."""
-    calibrated.extra.update(dict.fromkeys(_WAITS, 0.0))
+def _wake_s(calibrated: Calibrated, findings: _Findings, paces: Sequence[float]) -> float:
+    """Return how long an idle core takes to wake, from the time from batch to batch where one thread after another works."""
     with tempfile.TemporaryDirectory() as place:
-        for name, chosen in _WAITS.items():
 
-            def with_wait(scenario: Scenario, tried_s: float, name: str = name) -> Scenario:
-                profile = Path(place) / f"{name}-{tried_s}.yaml"
-                if not profile.exists():
-                    write_profile(profile, replace(calibrated, extra={**calibrated.extra, name: tried_s}))
-                return _simulated(scenario, profile=str(profile))
+        def with_wait(scenario: Scenario, tried_s: float) -> Scenario:
+            profile = Path(place) / f"{tried_s}.yaml"
+            if not profile.exists():
+                write_profile(profile, replace(calibrated, extra={**calibrated.extra, _WAKE: tried_s}))
+            return _simulated(scenario, profile=str(profile))
 
-            measured = [
-                (
-                    _simulated(scenario, pace=paces[number][0], crowded_pace=paces[number][1], steps=_WAITING_STEPS),
-                    findings.now[number].step_s,
-                )
-                for number, scenario in enumerate(findings.scenarios)
-                if chosen(scenario, findings.now[number])
-            ]
-            calibrated.extra[name] = wait_s(measured[:: max(1, len(measured) // _WAITING_POINTS)], with_wait)
+        measured = [
+            (_simulated(scenario, pace=pace, steps=_WAITING_STEPS), point.step_s)
+            for scenario, point, pace in zip(findings.scenarios, findings.now, paces, strict=True)
+            if scenario.schedule.mode == "sync" and not point.crowded
+        ]
+        return wait_s(measured[:: max(1, len(measured) // _WAITING_POINTS)], with_wait)
 
 
 def _simulated(scenario: Scenario, **changes: object) -> Scenario:
@@ -256,6 +197,6 @@ def _simulated(scenario: Scenario, **changes: object) -> Scenario:
 def _gathering() -> dict[str, float]:
     """Return what summing a step's gradients in a server costs, per row and per value of one batch."""
     names = ("host.server.gather_s_per_row", "host.server.gather_s_per_value")
-    sums = [(dict(zip(names, (float(rows), float(rows * dim)), strict=True)), seconds) for rows, dim, seconds in gather_seconds()]
+    sums = [Equation(dict(zip(names, (float(rows), float(rows * dim)), strict=True)), seconds) for rows, dim, seconds in gather_seconds()]
     fitted = fit(sums)
     return {name: fitted.constants.get(name, 0.0) for name in names}

@@ -16,6 +16,7 @@ from persia.commands.training import log_digest, result_json
 from persia.runtime import coordinator
 from persia.runtime.coordinator import Options, Outcome, Progress
 from persia.runtime.interrupts import Interrupts
+from persia.runtime.memory_probe import MemoryProbe
 from persia.runtime.records import TRACES
 from persia.scenario import Scenario
 from persia.trace import Record, Span, StalenessRecord, read_trace
@@ -42,13 +43,17 @@ class TooSlow(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealRun:
-    """What one run says: `gaps_s` between its steps in the measured window, histograms of staleness, spans of the window."""
+    """What one run says: `gaps_s` between its steps in the measured window, histograms of staleness, spans of the window.
+
+    `memory_s` is what the memory probe's reads took in it.
+    """
 
     samples_per_s: Interval
     gaps_s: Sequence[float]
     version: Counter[int]
     in_flight: Counter[int]
     spans: Sequence[Span]
+    memory_s: float
     facts: dict[str, Any]
 
     @property
@@ -102,11 +107,12 @@ def run_real(
             if scenario.workload.samples > 2 * fewest and now.samples >= fewest / 2:
                 raise TooSlow(now.samples_per_s)
 
-    outcome = coordinator.run(scenario, folder, options=options, progress=progress, interrupts=interrupts)
-    return _measure(scenario, outcome, sorted((folder / "attempts").iterdir())[-1])
+    with MemoryProbe() as memory:
+        outcome = coordinator.run(scenario, folder, options=options, progress=progress, interrupts=interrupts)
+    return _measure(scenario, outcome, memory, sorted((folder / "attempts").iterdir())[-1])
 
 
-def _measure(scenario: Scenario, outcome: Outcome, attempt: Path) -> RealRun:
+def _measure(scenario: Scenario, outcome: Outcome, memory: MemoryProbe, attempt: Path) -> RealRun:
     """Cut off the warm-up, and the end, where nothing is looked up any more and the last batches have the machine to themselves."""
     ranks, steps = outcome.plan.ranks, len(outcome.trained_s) // outcome.plan.ranks
     ends_s = outcome.trained_s[ranks - 1 :: ranks]
@@ -134,6 +140,7 @@ def _measure(scenario: Scenario, outcome: Outcome, attempt: Path) -> RealRun:
         version=version,
         in_flight=in_flight_at_lookups(lookups, pushes, ends_s[0], ends_s[-1]),
         spans=spans,
+        memory_s=memory.mean_s(outcome.began_at_s + ends_s[0], outcome.began_at_s + ends_s[-1]),
         facts=shared_facts(result),
     )
 

@@ -12,21 +12,19 @@ from pathlib import Path
 from persia.commands.emulation import emulated_dense
 from persia.commands.exits import ExitCode, Failure
 from persia.commands.measuring import RealRun, TooSlow, measured_world, planned, run_real
-from persia.commands.pace import PaceMeter
 from persia.commands.simulate import command_line
 from persia.runtime.coordinator import Options, RunFailed
 from persia.runtime.forker import forked_seconds
 from persia.runtime.interrupts import Interrupts
 from persia.runtime.plan import make_plan
-from persia.runtime.rig import open_rig
 from persia.runtime.tables import room_for_tables
 from persia.scenario import Scenario, load_profile
 from simulator.excuse import Infeasible
 from simulator.validation.cases import Case
 from simulator.validation.combine import combine, relative_half_width
 from simulator.validation.noise import Noise, NoiseCheck
-from simulator.validation.predict import at_pace, knows_reference, pace_of, predict
-from simulator.validation.result import CaseResult, Reference, Repeat, Validation, World, mean_reference_s
+from simulator.validation.predict import at_pace, predict
+from simulator.validation.result import CaseResult, Repeat, Validation, World, mean_memory_s
 
 Keep = Callable[[Validation], None]
 """Hears of the cases done so far, after each."""
@@ -77,11 +75,10 @@ def validate_cases(
         seed=seed,
         command=command_line(),
     )
-    with Interrupts(ends_process=True) as interrupts, NoiseCheck(other_own_s=forked_seconds) as noise, open_rig(interrupts) as rig:
-        meter = PaceMeter(rig, known=knows_reference(load_profile(setting.profile)))
+    with Interrupts(ends_process=True) as interrupts, NoiseCheck(other_own_s=forked_seconds) as noise:
         for number, case in enumerate(cases):
             interrupts.check()
-            done = _case(case, setting, _Watch(noise, interrupts, meter), partial(show, number))
+            done = _case(case, setting, _Watch(noise, interrupts), partial(show, number))
             validation = replace(validation, cases=(*validation.cases, done))
             keep(validation)
     return validation
@@ -93,10 +90,9 @@ class _Watch:
 
     noise: NoiseCheck
     interrupts: Interrupts
-    meter: PaceMeter
 
 
-_Run = tuple[RealRun, Noise, Reference | None]  # with the times of the references around it
+_Run = tuple[RealRun, Noise]
 
 
 def _case(case: Case, setting: Setting, watch: _Watch, show: Callable[[str, float], None]) -> CaseResult:
@@ -106,8 +102,7 @@ def _case(case: Case, setting: Setting, watch: _Watch, show: Callable[[str, floa
         scenario = case.scenario([*setting.overrides, f"simulation.profile={setting.profile}"])
         mode = scenario.schedule.mode
         show("simulating", 0.0)
-        paced = at_pace(scenario, watch.meter.last_s)
-        simulated, predicted, _ = predict(paced)
+        simulated, predicted, _ = predict(scenario)
     except Infeasible as refusal:
         return CaseResult(name=case.name, mode=mode, settings=case.settings, failure="; ".join(excuse.reason for excuse in refusal.excuses))
     needed, free = room_for_tables(make_plan(scenario))
@@ -121,27 +116,28 @@ def _case(case: Case, setting: Setting, watch: _Watch, show: Callable[[str, floa
     except (RunFailed, TooSlow) as error:
         failure = f"the real run failed: {error}"
     used = _used(runs)
-    assumed, paced = paced, at_pace(scenario, mean_reference_s([(reference_s, run.seconds) for run, _, reference_s in used]))
-    if paced != assumed:
+    repeats = [_repeat(each, each in used) for each in runs]
+    paced = at_pace(scenario, mean_memory_s([repeat for repeat in repeats if repeat.used]))
+    if paced != scenario:
         simulated, predicted, _ = predict(paced)
     return CaseResult(
         name=case.name,
         mode=mode,
         settings=case.settings,
         ranks=scenario.ranks,
-        measured=measured_world([run for run, _, _ in used], scenario.ranks) if used and not failure else None,
+        measured=measured_world([run for run, _ in used], scenario.ranks) if used and not failure else None,
         simulated=simulated,
         predicted=predicted,
-        repeats=[_repeat(each, each in used) for each in runs],
+        repeats=repeats,
         failure=failure,
-        pace=pace_of(paced),
+        pace=paced.simulation.pace,
     )
 
 
 def _repeat(measured: _Run, used: bool) -> Repeat:
-    run, noise, reference_s = measured
+    run, noise = measured
     return Repeat(
-        samples_per_s=run.samples_per_s, steps=len(run.gaps_s), seconds=run.seconds, noise=noise, used=used, reference_s=reference_s
+        samples_per_s=run.samples_per_s, steps=len(run.gaps_s), seconds=run.seconds, noise=noise, used=used, memory_s=run.memory_s
     )
 
 
@@ -172,9 +168,8 @@ def _measure(
 
         def heard(fraction: float, samples_per_s: float, number: int = number) -> None:
             said = f"run {number} · {samples_per_s:,.0f} samples/s" if samples_per_s else f"run {number} · starting"
-            show(said, min(0.99, (sum(run.seconds for run, _, _ in runs) + fraction * each_s) / limits.seconds))
+            show(said, min(0.99, (sum(run.seconds for run, _ in runs) + fraction * each_s) / limits.seconds))
 
-        before_s = watch.meter.last_s or watch.meter.measure()
         try:
             with tempfile.TemporaryDirectory(prefix="persia-validation-") as place, watch.noise.watch() as disturbed:
                 run = run_real(real, Path(place), options=options, show=heard, interrupts=watch.interrupts, planned_s=seconds)
@@ -183,7 +178,7 @@ def _measure(
                 raise
             speed, given_up = slow.samples_per_s, 1
             continue
-        runs.append((run, disturbed[0], mean_reference_s([(before_s, 1.0), (watch.meter.measure(), 1.0)])))
+        runs.append((run, disturbed[0]))
         speed = run.samples_per_s.mean
         if _enough(runs, limits):
             return
@@ -191,8 +186,8 @@ def _measure(
 
 def _enough(runs: Sequence[_Run], limits: Limits) -> bool:
     """Return whether a case is known well enough, or its time is over; disturbed runs are made up for, up to a bound."""
-    spent_s = sum(run.seconds for run, _, _ in runs)
-    calm = [run for run, disturbed, _ in runs if not disturbed.disturbance]
+    spent_s = sum(run.seconds for run, _ in runs)
+    calm = [run for run, disturbed in runs if not disturbed.disturbance]
     if spent_s >= 1.5 * limits.seconds or (limits.repeats == 1 and runs) or len(runs) >= limits.repeats + MOST_EXTRA_RUNS:
         return True
     if len(calm) < limits.repeats:

@@ -83,11 +83,13 @@ class Progress:
 class Outcome:
     """What a run has measured.
 
-    `trained_s[i]` is when the i-th batch of the last attempt was trained, in seconds since the run began; `losses` go with
-    it.  `stats` are the counts of every process, those of its restarts added up.  `qualities` are evaluations, in order.
+    `trained_s[i]` is when the i-th batch of the last attempt was trained, in seconds since the run began, which was at
+    `began_at_s` since the epoch; `losses` go with it.  `stats` are the counts of every process, those of its restarts added
+    up.  `qualities` are evaluations, in order.
     """
 
     plan: Plan
+    began_at_s: float = field(default_factory=time.time)
     trained_s: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     stats: dict[tuple[str, int], list[Mapping[str, Any]]] = field(default_factory=dict)

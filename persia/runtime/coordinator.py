@@ -79,7 +79,6 @@ def _train(
 ) -> Outcome:
     """Make attempts until one comes to the end."""
     began_s = time.perf_counter()
-    began_at_s = time.time()
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
     outcome = Outcome(plan=make_plan(scenario))
@@ -94,7 +93,7 @@ def _train(
             outcome.checkpoint = restore.folder
         outcome.qualities = [quality for quality in outcome.qualities if quality["step"] <= first_step]  # the others come again
         try:
-            _attempt(plan, folder, restore, began_at_s, options, outcome, progress, started, interrupts, lock)
+            _attempt(plan, folder, restore, outcome.began_at_s, options, outcome, progress, started, interrupts, lock)
         except RankDied as death:
             hopeless.append(first_step)
             if hopeless[-_ATTEMPTS_WITHOUT_PROGRESS:] == [first_step] * _ATTEMPTS_WITHOUT_PROGRESS:

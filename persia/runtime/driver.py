@@ -10,7 +10,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, Generic, Protocol, TextIO, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TextIO, TypeVar
 
 from persia.runtime.transport import Kind, Mailbox, Message
 from persia.schedule.log import FileLog, Schedule
@@ -36,6 +36,33 @@ class Clock:
     def now_s(self) -> float:
         """Return the seconds since the run began."""
         return time.monotonic() + self._offset_s
+
+    def watch(self) -> Stopwatch:
+        """Return a stopwatch that runs from now on, for this thread."""
+        return Stopwatch(self)
+
+
+class Stopwatch:
+    """Takes the time of a piece of work, and the processor time that its thread uses for it."""
+
+    __slots__ = ("_clock", "_cpu_s", "_start_s")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._start_s = clock.now_s()
+        self._cpu_s = time.thread_time()
+
+    def stop(self) -> Taken:
+        """Return what the work has taken so far."""
+        return Taken(self._start_s, self._clock.now_s(), time.thread_time() - self._cpu_s)
+
+
+class Taken(NamedTuple):
+    """When a piece of work began and ended, in seconds since the run began; the processor time that it used, if that is known."""
+
+    start_s: float
+    end_s: float
+    cpu_s: float | None = None
 
 
 class Deadlines(Generic[K]):

@@ -14,7 +14,7 @@ import numpy as np
 from persia.runtime.checkpoint import write_dense
 from persia.runtime.dense_exchange import DenseExchange
 from persia.runtime.dense_part import DensePart, Judge, Trained
-from persia.runtime.driver import Action, Deadlines, Driver, Listener
+from persia.runtime.driver import Action, Deadlines, Driver, Listener, Taken
 from persia.runtime.plan import RANK_TIMEOUT_FACTOR, Plan
 from persia.runtime.records import Records
 from persia.runtime.transport import Kind, Message
@@ -247,7 +247,7 @@ class Rank:
     def _end_span(self, name: str, batch: int) -> None:
         since_s = self._since_s.pop((name, batch), None)
         if since_s is not None:
-            self._records.add_span(name, batch, since_s, self._driver.clock.now_s())
+            self._records.add_span(name, batch, Taken(since_s, self._driver.clock.now_s()))
 
     def _train(self, command: TrainDense) -> None:
         batch = command.batch
@@ -256,16 +256,16 @@ class Rank:
         self._trainer.begin(batch)
 
         def train() -> Callable[[], None]:
-            start_s = self._driver.clock.now_s()
+            watch = self._driver.clock.watch()
             trained = self._trainer.train(batch, labels, dense, pooled)
-            end_s = self._driver.clock.now_s()
-            return lambda: self._trained(trained, start_s, end_s)
+            taken = watch.stop()
+            return lambda: self._trained(trained, taken)
 
         self._jobs.put(train)
 
-    def _trained(self, trained: Trained, start_s: float, end_s: float) -> None:
-        self._records.add_span(self._trainer.span, trained.batch, start_s, end_s)
-        self._trained_s.append(end_s)
+    def _trained(self, trained: Trained, taken: Taken) -> None:
+        self._records.add_span(self._trainer.span, trained.batch, taken)
+        self._trained_s.append(taken.end_s)
         self._losses.append(trained.loss)
         self._gradients[trained.batch] = trained.gradients
         if trained.dense_gradient is not None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from persia.runtime.driver import Clock
+from persia.runtime.driver import Clock, Taken
 from persia.schedule.log import FileLog, Header
 from persia.trace import Span, StalenessRecord, TraceWriter
 
@@ -95,14 +95,14 @@ class Records:
     @contextmanager
     def span(self, name: str, batch: int) -> Iterator[None]:
         """Record the time of the block."""
-        start_s = self._clock.now_s()
+        watch = self._clock.watch()
         yield
-        self.add_span(name, batch, start_s, self._clock.now_s())
+        self.add_span(name, batch, watch.stop())
 
-    def add_span(self, name: str, batch: int, start_s: float, end_s: float) -> None:
-        """Record a piece of work, in seconds since the run began."""
-        self.busy_s[name] += end_s - start_s
-        self._writer.write(Span(tier=self._role, index=self._index, name=name, batch=batch, start_s=start_s, end_s=end_s))
+    def add_span(self, name: str, batch: int, taken: Taken) -> None:
+        """Record a piece of work."""
+        self.busy_s[name] += taken.end_s - taken.start_s
+        self._writer.write(Span(tier=self._role, index=self._index, name=name, batch=batch, **taken._asdict()))
 
     def add_staleness(self, batch: int, version: int) -> None:
         """Record the version staleness of a batch on this server, now."""

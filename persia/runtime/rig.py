@@ -22,6 +22,7 @@ import numpy as np
 from persia.runtime.attempt import Attempt, Options, Outcome, RankDied, RunFailed
 from persia.runtime.coordinator import prepared_session
 from persia.runtime.interrupts import Interrupts
+from persia.runtime.memory_probe import MemoryProbe
 from persia.runtime.plan import make_plan
 from persia.runtime.processes import Processes
 from persia.runtime.records import TRACES
@@ -29,7 +30,6 @@ from persia.scenario import Scenario
 from persia.trace import Span, read_trace
 
 _LOOKS = 30
-_WINDOWS_LEAST = 3
 _PATIENCE_S = 60.0
 _OWN_THREAD = "main"
 _TRAIN = "train"
@@ -40,8 +40,9 @@ class Measured:
     """What a batch cost at one point, in seconds.
 
     `thread_s[role, thread]` is processor time: `main` (the role's own), `io` (the transport's), `other` (a rank's training
-    thread); `span_s[stage]` is the time of each stage of the trace; `step_s` the time from batch to batch, `quiet_s` of it
-    when no thread ran; `coordinator_cores` what the coordinator used meanwhile.
+    thread); `span_s[stage]` is the processor time of each stage of the
+    trace; `step_s` the time from batch to batch; `other_cores` what other work of the machine used meanwhile; `memory_s` what
+    the memory probe's reads took.
     """
 
     batches: float
@@ -50,7 +51,7 @@ class Measured:
     step_s: float
     other_cores: float
     noise_cv: float
-    pace_cv: float
+    memory_s: float
 
 
 class _RigAttempt(Attempt):
@@ -91,16 +92,17 @@ class Rig:
         folder.mkdir()
         (folder / "scenario.yaml").write_text(scenario_text, encoding="utf-8")
         (folder / "checkpoints").mkdir()
-        plan, began_at_s = make_plan(scenario), time.time()
+        plan = make_plan(scenario)
+        outcome = Outcome(plan=plan)
         with ExitStack() as cleanup:
-            session, state, _ = cleanup.enter_context(prepared_session(plan, folder, None, began_at_s, Options(save=False)))
-            outcome = Outcome(plan=plan)
+            session, state, _ = cleanup.enter_context(prepared_session(plan, folder, None, outcome.began_at_s, Options(save=False)))
             attempt = _RigAttempt(plan, session, state, Options(save=False), outcome, lambda progress: None, self._interrupts, ())
             cleanup.callback(attempt.close)
-            with _samples(attempt.processes, seconds / _LOOKS) as samples:
+            with MemoryProbe() as memory, _samples(attempt.processes, seconds / _LOOKS) as samples:
                 attempt.measure(warm_batches, batches, seconds)
             self.resident_gib = attempt.resident_gib
-        return _measured(np.array(outcome.trained_s) + session.began_at_s, samples, Path(session.attempt), warm_batches, session.began_at_s)
+        trained_s = np.array(outcome.trained_s) + outcome.began_at_s
+        return _measured(trained_s, samples, memory, Path(session.attempt), warm_batches, outcome.began_at_s)
 
 
 @contextmanager
@@ -160,7 +162,9 @@ def thread_seconds(pid: int) -> dict[str, float]:
     return dict(seconds)
 
 
-def _measured(trained_s: Any, samples: Sequence[_Sample], attempt: Path, warm_batches: int, began_at_s: float) -> Measured:
+def _measured(
+    trained_s: Any, samples: Sequence[_Sample], memory: MemoryProbe, attempt: Path, warm_batches: int, began_at_s: float
+) -> Measured:
     """Return the means between two looks at the clocks, behind the warm-up."""
     begin_s, end_s = trained_s[warm_batches - 1], trained_s[-1]
     inside = [sample for sample in samples if begin_s <= sample[0] <= end_s]
@@ -168,31 +172,20 @@ def _measured(trained_s: Any, samples: Sequence[_Sample], attempt: Path, warm_ba
     place = np.interp([first[0], last[0]], trained_s, np.arange(len(trained_s)))
     batches, wall_s = float(place[1] - place[0]), last[0] - first[0]
     used_s = {key: seconds - first[1].get(key, 0.0) for key, seconds in last[1].items()}
-    spans: dict[str, list[float]] = defaultdict(list)
+    spans: dict[str, dict[tuple[str, int, float], float]] = defaultdict(dict)
     for path in (attempt / TRACES).glob("*.jsonl"):
         for record in read_trace(path):
             if not isinstance(record, Span) or not first[0] <= record.start_s + began_at_s < last[0]:
                 continue
             if record.tier != "nn_worker" or record.name == _TRAIN:
-                spans[record.name].append(record.end_s - record.start_s)
-    train_s = spans.pop(_TRAIN)
+                spans[record.name][record.tier, record.index, record.start_s] = record.cpu_s or 0.0
+    used = {name: list(each.values()) for name, each in spans.items()}
     return Measured(
         batches=batches,
         thread_s={key: seconds / batches for key, seconds in used_s.items()},
-        span_s={name: sum(seconds) / batches for name, seconds in spans.items()},
+        span_s={name: sum(seconds) / batches for name, seconds in used.items()},
         step_s=wall_s / batches,
         other_cores=(os.cpu_count() or 1) - (sum(used_s.values()) + last[2] - first[2]) / wall_s,
-        pace_cv=_pace_cv(inside, trained_s),
-        noise_cv=float(sum(map(np.std, (*spans.values(), train_s))) / sum(map(np.mean, (*spans.values(), train_s)))),
+        noise_cv=float(sum(map(np.std, used.values())) / sum(map(np.mean, used.values()))),
+        memory_s=memory.mean_s(first[0], last[0]),
     )
-
-
-def _pace_cv(samples: Sequence[_Sample], trained_s: Any) -> float:
-    """Return the coefficient of variation of a batch's processor time between windows of about a second; 0 for too few."""
-    windows = int(samples[-1][0] - samples[0][0])
-    if windows < _WINDOWS_LEAST:
-        return 0.0
-    cuts = [samples[number * (len(samples) - 1) // windows] for number in range(windows + 1)]
-    batches = np.diff(np.interp([cut[0] for cut in cuts], trained_s, np.arange(len(trained_s))))
-    each_s = np.diff([sum(cut[1].values()) for cut in cuts]) / batches
-    return float(each_s.std(ddof=1) / each_s.mean())

@@ -16,7 +16,7 @@ from persia.embedding.pooling import scatter_raw
 from persia.embedding.precision import decode, encode, is_encoded
 from persia.runtime.applied import AppliedLog
 from persia.runtime.checkpoint import write_shard
-from persia.runtime.driver import Action, Driver, Listener
+from persia.runtime.driver import Action, Driver, Listener, Taken
 from persia.runtime.kept import keep_number, kept_number
 from persia.runtime.plan import Plan
 from persia.runtime.records import Records
@@ -161,12 +161,12 @@ class Server:
         self._staleness.looked_up(batch, self._schedule.version)
 
         def look_up() -> Callable[[], None]:
-            start_s = self._driver.clock.now_s()
+            watch = self._driver.clock.watch()
             arrays = self._encoded(self._tables.lookup(message.arrays))
-            end_s = self._driver.clock.now_s()
+            taken = watch.stop()
 
             def report() -> None:
-                self._records.add_span("lookup", batch, start_s, end_s)
+                self._records.add_span("lookup", batch, taken)
                 self._records.counts["rows_looked_up"] += sum(len(keys) for keys in message.arrays)
                 self._driver.tell(LookupServed(batch))
                 self._driver.mailbox.send(message.role, message.index, Kind.ROWS, batch, arrays)
@@ -195,10 +195,10 @@ class Server:
         messages = [self._updates.pop(batch) for batch in batches]
 
         def apply() -> Callable[[], None]:
-            start_s = self._driver.clock.now_s()
+            watch = self._driver.clock.watch()
             self._tables.update(number, [self._summed(messages, group) for group in range(len(self._plan.groups))])
-            end_s = self._driver.clock.now_s()
-            return lambda: self._report_applied(number, batches, start_s, end_s)
+            taken = watch.stop()
+            return lambda: self._report_applied(number, batches, taken)
 
         self._run(apply)
 
@@ -215,9 +215,9 @@ class Server:
         every = np.concatenate([part[1] for part in parts])
         return keys, scatter_raw(every, inverse.astype(np.int32), 1.0, len(keys))
 
-    def _report_applied(self, number: int, batches: tuple[int, ...], start_s: float, end_s: float) -> None:
+    def _report_applied(self, number: int, batches: tuple[int, ...], taken: Taken) -> None:
         for batch in batches:
-            self._records.add_span("update", batch, start_s, end_s)
+            self._records.add_span("update", batch, taken)
             staleness = self._staleness.updated(batch, self._schedule.version)
             if staleness is not None:
                 self._records.add_staleness(batch, staleness)

@@ -124,9 +124,6 @@ class Simulation(Part):
         description="How many times longer processor work takes than at the calibration; null: the same, with the drift it had then.",
         examples=[1.1],
     )
-    crowded_pace: Annotated[float, Quantity(dimension=REAL, above=0, high=1000)] | None = Field(
-        default=None, description="The same beside busy cores; null: as simulation.pace.", examples=[1.05]
-    )
     slow_machines: Many[SlowMachine] = Field(default=(), max_length=10_000, description="Machines slower than their peers.", examples=[[]])
     latency_jitter_sigma: Annotated[float, Quantity(dimension=REAL, low=0, high=10)] = Field(
         default=0.25, description="Sigma of the lognormal latency.", examples=[0.25]

@@ -29,34 +29,6 @@ class Point:
 _CORNERS = ((100, 4, 1, 8), (4200, 27, 1, 128), (4200, 26, 6, 8))  # samples, features, IDs, dim: the ends of what is covered
 
 
-REFERENCE = Point(
-    overrides=(
-        "schedule.mode=sync",
-        "schedule.staleness_permits=1",
-        "workload.batch_size=1000",
-        "model.features[0].count=10",
-        "model.features[0].ids_per_sample=10",
-        "model.features[0].dim=32",
-    )
-)
-"""The point whose time tells how fast the machine is at a moment."""
-CROWDED_REFERENCE = Point(
-    overrides=(
-        *REFERENCE.overrides,
-        "schedule.mode=naive-hybrid",
-        "schedule.staleness_permits=16",
-        "cluster.tiers.embedding_worker.processes_per_machine=2",
-        "cluster.tiers.parameter_server.processes_per_machine=2",
-    )
-)
-"""The same of a crowded machine."""
-
-
-def with_reference(plan: Sequence[Point], every: int, reference: Point) -> list[Point]:
-    """Return a plan with the reference before every so many points."""
-    return [each for number, point in enumerate(plan) for each in ((reference, point) if number % every == 0 else (point,))]
-
-
 def points(count: int, batch_sizes: Sequence[int] | None = None) -> list[Point]:
     """Return `count` points at which one batch after another passes; with `batch_sizes` only these are used."""
     made = _shapes(count, batch_sizes, _SEED, _CORNERS, IDS_PER_BATCH_MAX)

@@ -13,16 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import exp
+from operator import mul
 
 import numpy as np
-from scipy.optimize import nnls
+from scipy.optimize import lsq_linear, nnls
 
-from simulator.host_costs import Terms
+from simulator.calibration.equations import Equation
 
 _Z90 = 1.645  # of a normal distribution's 90 % interval
 _ROUNDS = 5  # of weighing anew and leaving out what a disturbance of the machine has spoilt
 _OUTLIER = 3.5  # deviations
 _PACE_ROUNDS = 8
+_EXPONENTS = 0.0, 2.0  # bounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,33 +39,33 @@ class Fitted:
     left_out: int
 
 
-def fit(equations: Sequence[tuple[Terms, float]], scales_s: Sequence[float] | None = None) -> Fitted:
-    """Return the constants of one stage from (terms, measured seconds) of each point.
+def fit(equations: Sequence[Equation]) -> Fitted:
+    """Return the constants of one stage from its equation at each point.
 
-    Points further than 3.5 robust deviations from the fit are left out, and counted.  Errors are relative to the stage's time,
-    or to `scales_s` where that is a small difference of large times.
+    Points further than 3.5 robust deviations from the fit are left out, and counted.  Errors are relative to all of a stage's
+    time, what is known of it included.
 
     Raises:
         ValueError: fewer points than constants.
     """
-    sound = [(terms, seconds) for terms, seconds in equations if seconds > 0.0 or scales_s is not None]
-    names = [name for name in dict.fromkeys(name for terms, _ in sound for name in terms) if any(t.get(name, 0.0) for t, _ in sound)]
+    sound = [each for each in equations if each.seconds > 0.0]
+    names = [name for name in dict.fromkeys(name for each in sound for name in each.terms) if any(e.terms.get(name, 0.0) for e in sound)]
     if len(sound) < len(names):
         raise ValueError(f"{len(sound)} points do not determine {len(names)} constants")
-    counts = np.array([[terms.get(name, 0.0) for name in names] for terms, _ in sound])
-    measured_s = np.array([seconds for _, seconds in sound])
-    scale = measured_s if scales_s is None else np.array(scales_s)
+    counts = np.array([[each.terms.get(name, 0.0) for name in names] for each in sound])
+    measured_s, known_s = np.array([each.seconds for each in sound]), np.array([each.known_s for each in sound])
+    scale = measured_s
     kept, solution = np.ones(len(sound), dtype=bool), np.zeros(len(names))
     for _ in range(_ROUNDS):
         columns = np.maximum(np.abs(counts / scale[:, None]).max(axis=0), 1e-300)
         matrix = counts / scale[:, None] / columns
-        solution = nnls(matrix[kept], (measured_s / scale)[kept])[0] / columns
-        if scales_s is None:
-            scale = np.maximum(counts @ solution, 0.05 * measured_s)
-        residual = np.log1p((measured_s - counts @ solution) / scale)
+        solution = nnls(matrix[kept], ((measured_s - known_s) / scale)[kept])[0] / columns
+        expected_s = known_s + counts @ solution
+        scale = np.maximum(expected_s, 0.05 * measured_s)
+        residual = np.log(measured_s / scale)
         deviation = 1.4826 * np.median(np.abs(residual - np.median(residual)))
         kept = np.abs(residual - np.median(residual)) <= max(_OUTLIER * deviation, 0.02)
-    relative = ((measured_s - counts @ solution) / scale)[kept]
+    relative = ((measured_s - expected_s) / scale)[kept]
     used = solution > 0.0
     variance = float(relative @ relative) / max(1, len(relative) - int(used.sum()))
     matrix = (counts / scale[:, None])[kept][:, used]
@@ -88,25 +91,43 @@ def interval(value: float, error: float) -> tuple[float, float]:
     return max(0.0, value - _Z90 * error), value + _Z90 * error
 
 
-def fit_all(equations: Mapping[str, Sequence[tuple[Terms, float]]]) -> tuple[dict[str, Fitted], list[float]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paces:
+    """How many times longer all stages of a point take than under the usual conditions: `of_points`, point by point.
+
+    They follow the conditions with these `exponents`, up to a relative error of `drift`.
+    """
+
+    of_points: Sequence[float]
+    exponents: Sequence[float]
+    drift: float
+
+    def at(self, condition: Sequence[float]) -> float:
+        """Return the pace under a condition, given by how far it is from usual."""
+        return exp(sum(map(mul, self.exponents, condition)))
+
+
+def fit_all(equations: Mapping[str, Sequence[Equation]], conditions: Sequence[Sequence[float]]) -> tuple[dict[str, Fitted], Paces]:
     """Return the fit of every stage, and every point's pace.
 
-    Equations stand in the order of the points.  A machine that others share is faster at one moment and slower at the
-    next, for all stages alike: a point's pace is how many times longer everything took then than on average.  It is the
-    median of its stages' residuals, so that no stage decides alone; constants are those of the average pace.
+    Equations and conditions, which are zero where all is as usual, stand in the order of the points.  What all stages have in
+    common is no constant of a stage's: a machine that others share is faster at one moment and slower at the next, and a large
+    batch finds less of its data in the cores' caches.  A point's pace is the median of its stages' residuals, so that no stage
+    decides alone; constants are those of the usual conditions.
     """
-    paces = np.ones(max(map(len, equations.values())))
+    paces = np.ones(len(conditions))
+    known = np.column_stack([paces, np.array(conditions)])
+    bounds = [-np.inf, *[_EXPONENTS[0]] * (known.shape[1] - 1)], [np.inf, *[_EXPONENTS[1]] * (known.shape[1] - 1)]
     for _ in range(_PACE_ROUNDS):
         fitted, logs = {}, []
         for stage, each in equations.items():
-            found = fitted[stage] = fit([(terms, seconds / pace) for (terms, seconds), pace in zip(each, paces, strict=True)])
-            expected_s = [sum(found.constants.get(name, 0.0) * count for name, count in terms.items()) for terms, _ in each]
+            found = fitted[stage] = fit([e._replace(seconds=e.seconds / pace) for e, pace in zip(each, paces, strict=True)])
+            expected_s = [e.known_s + sum(found.constants.get(name, 0.0) * count for name, count in e.terms.items()) for e in each]
             logs.append(
-                [
-                    np.log(seconds / of_s) if min(seconds, of_s) > 0.0 else np.nan
-                    for (_, seconds), of_s in zip(each, expected_s, strict=True)
-                ]
+                [np.log(e.seconds / of_s) if min(e.seconds, of_s) > 0.0 else np.nan for e, of_s in zip(each, expected_s, strict=True)]
             )
         common = np.nanmedian(np.array(logs), axis=0)
-        paces = np.exp(common - common.mean())
-    return fitted, paces.tolist()
+        solved = lsq_linear(known, common, bounds).x
+        paces = np.exp(common - solved[0])
+    drift = float((common - known @ solved).std(ddof=known.shape[1]))
+    return fitted, Paces(of_points=paces.tolist(), exponents=solved[1:].tolist(), drift=drift)

@@ -59,7 +59,8 @@ def write_points(path: Path, points: Sequence[PointTimes]) -> None:
             "step_s": point.step_s,
             "crowded": point.crowded,
             "reduction": point.reduction,
-            "thread_s": {f"{role}/{kind}": spent for (role, kind), spent in point.thread_s.items()},
+            "thread_s": _joined(point.thread_s),
+            "memory_s": point.memory_s,
             "span_s": dict(point.span_s),
         }
         for point in points
@@ -75,13 +76,20 @@ def read_points(path: Path) -> list[PointTimes]:
             step_s=row["step_s"],
             crowded=row.get("crowded", False),
             reduction=row.get("reduction", ""),
-            thread_s={
-                (role, kind): spent for (role, _, kind), spent in ((key.partition("/"), value) for key, value in row["thread_s"].items())
-            },
+            thread_s=_split(row["thread_s"]),
             span_s=row["span_s"],
+            memory_s=row["memory_s"],
         )
         for row in json.loads(path.read_text(encoding="utf-8"))
     ]
+
+
+def _joined(by_thread: Mapping[tuple[str, str], float]) -> dict[str, float]:
+    return {f"{role}/{kind}": value for (role, kind), value in by_thread.items()}
+
+
+def _split(by_thread: Mapping[str, float]) -> dict[tuple[str, str], float]:
+    return {(role, kind): value for (role, _, kind), value in ((key.partition("/"), value) for key, value in by_thread.items())}
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,6 +1,6 @@
-"""Waits that no clock of a thread shows: how long an idle core takes to wake, and a message of the all-reduce to come.
+"""The wait that no clock of a thread shows: how long an idle core takes to wake.
 
-The time from batch to batch shows them, mixed with the work of many threads, some of it side by side.  The simulator knows
+The time from batch to batch shows it, mixed with the work of many threads, some of it side by side.  The simulator knows
 that work and who waits for whom, so that one figure is left that makes its steps as long as the measured ones: each point
 gives one, from two simulations, since a step grows linearly with it, and counts as much as its step depends on it.
 """

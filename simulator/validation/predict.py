@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from persia.scenario import Profile, Scenario, load_profile
+from persia.scenario import Scenario, load_profile
 from persia.trace import Span
+from simulator.host_costs import memory_pace
 from simulator.result import Interval, SimulationResult
 from simulator.run import simulate
 from simulator.validation.result import World
 
-_REFERENCES = {"pace": "host.reference_s", "crowded_pace": "host.crowded_reference_s"}
 SHARED_KEYS = ("scenario", "digest", "seed", "mode", "utilisation", "bottleneck", "memory", "cost", "events", "wall_s")
 _TRAIN = frozenset({"host work", "forward + backward", "all-reduce", "optimizer"})  # what a real rank does as one command
 
@@ -26,27 +26,16 @@ def predict(scenario: Scenario) -> tuple[World, Interval, SimulationResult]:
     return simulated_world(result), predicted_interval(result), result
 
 
-def at_pace(scenario: Scenario, reference_s: tuple[float, float] | None) -> Scenario:
-    """Return the scenario at the pace that the machine had when its profile's reference batches, alone and crowded, took so long.
+def at_pace(scenario: Scenario, memory_s: float | None) -> Scenario:
+    """Return the scenario at the pace that the machine has when the memory probe's reads take so long.
 
-    Nothing is known of the pace for None.
+    Nothing is known of the pace for None, or where the profile was not calibrated.
     """
     profile = load_profile(scenario.simulation.profile)
-    if reference_s is None or not knows_reference(profile):
+    if memory_s is None or "host.memory_s" not in profile:
         return scenario
-    paces = {name: taken_s / profile[constant] for (name, constant), taken_s in zip(_REFERENCES.items(), reference_s, strict=True)}
-    return scenario.model_copy(update={"simulation": scenario.simulation.model_copy(update=paces)})
-
-
-def pace_of(scenario: Scenario) -> tuple[float, float] | None:
-    """Return the paces that a scenario sets, alone and crowded; None where it sets none."""
-    alone, crowded = scenario.simulation.pace, scenario.simulation.crowded_pace
-    return None if alone is None or crowded is None else (alone, crowded)
-
-
-def knows_reference(profile: Profile) -> bool:
-    """Return whether a profile tells what the reference batches took."""
-    return all(name in profile for name in _REFERENCES.values())
+    simulation = scenario.simulation.model_copy(update={"pace": memory_pace(profile, memory_s)})
+    return scenario.model_copy(update={"simulation": simulation})
 
 
 def predicted_interval(result: SimulationResult) -> Interval:

@@ -21,8 +21,6 @@ ERROR_MOST_PCT = 12.0
 STALENESS_MOST_VERSIONS = 0.5
 STALENESS_MOST_FRACTION = 0.1
 TAU_LEAST = 0.9
-Reference = tuple[float, float]
-"""Processor seconds of the reference batches, alone and crowded."""
 QUANTILES = ("p50", "p95", "p99")
 
 
@@ -47,8 +45,7 @@ class World:
 class Repeat:
     """One real run of a case: its throughput, steps and seconds after the warm-up; what disturbed it; whether it counts.
 
-    `reference_s` is the processor time of the calibration's reference batches just before and after, alone and crowded; None
-    where none is known.
+    `memory_s` is what the memory probe's reads took meanwhile; None where it is not known.
     """
 
     samples_per_s: Interval
@@ -56,7 +53,7 @@ class Repeat:
     seconds: float
     noise: Noise
     used: bool
-    reference_s: Reference | None = None
+    memory_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +61,7 @@ class CaseResult:
     """One case; where it could not be run, `failure` says why and a world is missing.
 
     `predicted` is the simulation's 90 % interval of the throughput, its inputs' uncertainty included; `pace` is how many times
-    longer work took than at the calibration, alone and crowded, as the reference batches around the runs have told.
+    longer work took than at the calibration, as the memory probe has told.
     """
 
     name: str
@@ -76,7 +73,7 @@ class CaseResult:
     predicted: Interval | None = None
     repeats: Sequence[Repeat] = ()
     failure: str = ""
-    pace: tuple[float, float] | None = None
+    pace: float | None = None
 
     @property
     def worlds(self) -> tuple[World, World] | None:
@@ -84,9 +81,9 @@ class CaseResult:
         return None if self.measured is None or self.simulated is None else (self.measured, self.simulated)
 
     @property
-    def reference_s(self) -> Reference | None:
-        """Return the processor time of the reference batches around the runs that count."""
-        return mean_reference_s([(repeat.reference_s, repeat.seconds) for repeat in self.repeats if repeat.used])
+    def memory_s(self) -> float | None:
+        """Return what the memory probe's reads took in the runs that count."""
+        return mean_memory_s([repeat for repeat in self.repeats if repeat.used])
 
     @property
     def error_pct(self) -> float | None:
@@ -144,14 +141,10 @@ class CaseResult:
         return found
 
 
-def mean_reference_s(runs: Sequence[tuple[Reference | None, float]]) -> Reference | None:
-    """Return the geometric means of reference times, each weighed by its run's seconds; None where one is not known."""
-    known = [(reference_s, seconds) for reference_s, seconds in runs if reference_s is not None]
-    total_s = sum(seconds for _, seconds in known)
-    if not known:
-        return None
-    alone_s, crowded_s = (exp(sum(log(each[place]) * seconds for each, seconds in known) / total_s) for place in (0, 1))
-    return alone_s, crowded_s
+def mean_memory_s(repeats: Sequence[Repeat]) -> float | None:
+    """Return the geometric mean of what the memory probe's reads took, each weighed by its run's seconds; None where unknown."""
+    known = [(repeat.memory_s, repeat.seconds) for repeat in repeats if repeat.memory_s is not None]
+    return exp(sum(log(each_s) * seconds for each_s, seconds in known) / sum(seconds for _, seconds in known)) if known else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

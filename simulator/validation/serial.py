@@ -49,7 +49,7 @@ def _case(case: CaseResult, *, spans: bool) -> dict[str, Any]:
         "staleness_ks": case.staleness_ks,
         "staleness_w1_most": case.staleness_most,
         "disturbed": case.disturbed,
-        "reference_s": case.reference_s,
+        "memory_s": case.memory_s,
         "pace": case.pace,
         "repeats": [{**asdict(repeat), "disturbance": repeat.noise.disturbance} for repeat in case.repeats],
         "failure": case.failure,
@@ -102,7 +102,7 @@ def _read_case(data: Mapping[str, Any]) -> CaseResult:
         predicted=None if data["predicted_90"] is None else Interval(**data["predicted_90"]),
         repeats=[_read_repeat(repeat) for repeat in data["repeats"]],
         failure=data["failure"],
-        pace=tuple(data["pace"]) if data.get("pace") else None,
+        pace=data.get("pace"),
     )
 
 
@@ -113,7 +113,7 @@ def _read_repeat(data: Mapping[str, Any]) -> Repeat:
         seconds=data["seconds"],
         noise=Noise(**data["noise"]),
         used=data["used"],
-        reference_s=tuple(data["reference_s"]) if data.get("reference_s") else None,
+        memory_s=data.get("memory_s"),
     )
 
 

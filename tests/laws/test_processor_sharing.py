@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from simulator.engine import HeapEngine
-from simulator.processor import PERIOD_S, Job, Processor, Thread
+from simulator.processor import PERIOD_S, TICK_S, Job, Processor, Thread
 
 
 def _ends(cores: float, works: list[float], slowdown: float = 1.0) -> list[float]:
@@ -27,12 +27,34 @@ def test_fewer_threads_than_cores_do_not_feel_each_other() -> None:
 
 def test_threads_of_a_core_share_it_equally_until_one_ends() -> None:
     # Two jobs on each of two cores run at half speed; when one ends, its neighbour has the core to itself.
-    assert _ends(2.0, [1.0, 1.5, 2.0, 2.5]) == pytest.approx([2.0, 3.0, 3.0, 4.0])
+    assert _ends(2.0, [1.0, 1.5, 2.0, 2.5]) == pytest.approx([2.0, 3.0, 3.0, 4.0], abs=3 * TICK_S)
 
 
-def test_an_idle_core_takes_a_thread_that_waits() -> None:
+def test_an_idle_core_takes_a_thread_that_waits_at_the_next_tick() -> None:
     # Three on two cores: the first core has two. When the second's only thread ends, one of the first's comes over.
-    assert _ends(2.0, [2.0, 1.0, 2.0]) == pytest.approx([1.0, 2.5, 2.5])
+    assert _ends(2.0, [2.0, 1.0, 2.0]) == pytest.approx([1.0, 2.5, 2.5], abs=2 * TICK_S)
+    # Before the first tick nobody comes over: the second core idles while a thread waits at the first.
+    third_s = TICK_S / 3.0
+    assert _ends(2.0, [third_s] * 3) == pytest.approx([third_s, third_s, 2.0 * third_s])
+
+
+def test_a_thread_that_wakes_goes_first_unless_it_has_had_more_than_its_share() -> None:
+    engine = HeapEngine()
+    processor = Processor(engine, 1.0)
+    hog, modest, greedy = (Thread(processor.group()) for _ in range(3))
+    ends: dict[str, float] = {}
+
+    def note(name: str) -> None:
+        ends[name] = engine.now_s
+
+    processor.run(hog, Job(1.0, note, ("hog",)))
+    engine.call_later(10.5 * TICK_S, processor.run, modest, Job(0.1 * TICK_S, note, ("modest",)))
+    engine.call_later(20.5 * TICK_S, processor.run, greedy, Job(0.2 * TICK_S, note, ("greedy",)))
+    engine.call_later(20.8 * TICK_S, processor.run, greedy, Job(0.01 * TICK_S, note, ("again",)))
+    engine.run()
+    assert ends["modest"] == pytest.approx(10.6 * TICK_S)
+    assert ends["greedy"] == pytest.approx(20.7 * TICK_S)
+    assert ends["again"] == pytest.approx(21.01 * TICK_S)  # it waits for the tick
 
 
 def test_busy_neighbours_slow_work_down_by_its_factor() -> None:
@@ -66,7 +88,7 @@ def test_a_slow_machine_takes_its_pace_times_longer_alone_and_crowded() -> None:
 @pytest.mark.parametrize("service", ["exponential", "constant", "two-valued"])
 def test_mean_response_of_one_shared_core_depends_on_the_load_alone(service: str) -> None:
     """M/G/1-PS is insensitive: the mean response is S / (1 - load), whatever the service times are (Kleinrock 1967)."""
-    load, jobs, mean_s = 0.6, 20_000, 1.0
+    load, jobs, mean_s = 0.6, 20_000, 15.0 * TICK_S
     generator = np.random.default_rng(3)
     draws = {
         "exponential": generator.exponential(mean_s, jobs),

@@ -45,7 +45,7 @@ def case(
 ) -> CaseResult:
     """One case; `stale` shifts the simulated staleness by whole versions."""
     histogram = {0: 1.0, 1: 2.0, 2: 1.0}
-    run = Repeat(samples_per_s=interval(measured), steps=100, seconds=6.0, noise=noise, used=True, reference_s=(0.03, 0.04))
+    run = Repeat(samples_per_s=interval(measured), steps=100, seconds=6.0, noise=noise, used=True, memory_s=2e-4)
     return CaseResult(
         name=name,
         mode=mode,

@@ -12,27 +12,41 @@ import yaml
 pytest.importorskip("scipy")
 
 from persia.scenario import Scenario, load_profile, load_scenario
-from simulator.calibration.design import CROWDED_REFERENCE, IDS_PER_BATCH_MAX, REFERENCE, crowds, points, with_reference
+from simulator.calibration.design import IDS_PER_BATCH_MAX, crowds, points
 from simulator.calibration.equations import (
+    Equation,
     PointTimes,
+    Usual,
     crowd_equations,
-    crowded_points,
     equations,
     lookup_share,
-    paces_around,
+    others_busy,
     reduction_equations,
-    reference_s,
 )
 from simulator.calibration.fit import bounded, fit, fit_all
+from simulator.calibration.machine import fit_machine
 from simulator.calibration.store import Calibrated, read_points, write_points, write_profile
 from simulator.calibration.waking import wait_s
-from simulator.host_costs import THREADS, Quantities, crowd_terms, quantities, reduction_terms, stage_seconds, stage_terms
+from simulator.host_costs import (
+    Quantities,
+    crowd_factors,
+    crowd_terms,
+    footprint_paces,
+    memory_pace,
+    quantities,
+    reduction_terms,
+    stage_seconds,
+    stage_terms,
+)
 from simulator.run import simulate
 from simulator.validation.cases import grid
 
 MACHINE = {"cpu": "a processor", "cores": 2, "ram_gib": 24.0, "system": "Linux", "python": "3.11", "packages": {"numpy": "2"}}
 BASE = grid()[0].base
 PROFILE = Path(__file__).with_name("calibrated.yaml")
+
+
+MEMORY_S = 6e-5
 
 
 def drawn(count: int) -> list[Quantities]:
@@ -67,15 +81,17 @@ def test_planted_constants_are_found_again(stage: str) -> None:
     for q in drawn(60):
         terms = stage_terms(q)[stage]
         seconds = sum(planted(name) * count for name, count in terms.items())
-        exact.append((terms, seconds))
-        noisy.append((terms, seconds * float(np.exp(0.1 * generator.standard_normal()))))
+        exact.append(Equation(terms, seconds))
+        noisy.append(Equation(terms, seconds * float(np.exp(0.1 * generator.standard_normal()))))
     found = fit(exact)
     assert found.relative_error < 1e-6
     for name, value in found.constants.items():
         assert value == pytest.approx(planted(name), rel=1e-3), name
     found = fit(noisy)
     assert 0.05 < found.relative_error < 0.15
-    errors = [sum(found.constants[name] * count for name, count in terms.items() if name in found.constants) / s - 1 for terms, s in exact]
+    errors = [
+        sum(found.constants[name] * count for name, count in terms.items() if name in found.constants) / s - 1 for terms, s, _ in exact
+    ]
     assert float(np.mean(np.abs(errors))) < 0.06
 
 
@@ -83,20 +99,26 @@ def test_what_a_disturbance_has_spoilt_is_left_out_and_counted() -> None:
     equations_of = [
         (terms, sum(planted(name) * count for name, count in terms.items())) for terms in (stage_terms(q)["dedup"] for q in drawn(40))
     ]
-    spoilt = [(terms, seconds * (6.0 if place == 7 else 1.0)) for place, (terms, seconds) in enumerate(equations_of)]
+    spoilt = [Equation(terms, seconds * (6.0 if place == 7 else 1.0)) for place, (terms, seconds) in enumerate(equations_of)]
     found = fit(spoilt)
     assert found.left_out >= 1
     assert found.constants["host.worker.dedup_s_per_id"] == pytest.approx(3e-8, rel=0.01)
 
 
 def test_a_bounded_fit_stays_within_its_bounds() -> None:
-    found = fit([({"a": 1.0}, 3.0), ({"b": 1.0}, 0.1), ({"c": 2.0}, 2.0)])
+    found = fit([Equation({"a": 1.0}, 3.0), Equation({"b": 1.0}, 0.1), Equation({"c": 2.0}, 2.0)])
     assert bounded(found, 0.4, 2.0).constants == pytest.approx({"a": 2.0, "b": 0.4, "c": 1.0})
+
+
+def test_what_is_known_of_a_time_is_no_constants() -> None:
+    found = fit([Equation({"a": float(count)}, 2.0 * count + 5.0, 5.0) for count in range(1, 9)])
+    assert found.constants == pytest.approx({"a": 2.0})
+    assert found.relative_error < 1e-9
 
 
 def test_fewer_points_than_constants_are_refused() -> None:
     with pytest.raises(ValueError, match="do not determine"):
-        fit([(stage_terms(q)["un-pool"], 1.0) for q in drawn(2)])
+        fit([Equation(stage_terms(q)["un-pool"], 1.0) for q in drawn(2)])
 
 
 def made_up(q: Quantities) -> PointTimes:
@@ -115,7 +137,7 @@ def made_up(q: Quantities) -> PointTimes:
         "update": 0.6 * spent["server"],
     }
     step_s = sum(thread.values()) - spent["loader"] + 10 * 2e-4
-    return PointTimes(quantities=q, thread_s=thread, span_s=spans, step_s=step_s)
+    return PointTimes(quantities=q, thread_s=thread, span_s=spans, step_s=step_s, memory_s=MEMORY_S)
 
 
 def test_every_stage_is_fitted_from_the_clocks_of_threads() -> None:
@@ -156,18 +178,20 @@ def test_a_calibration_is_a_profile_with_intervals_a_machine_and_a_domain(tmp_pa
     assert read_points(path.with_suffix(".json")) == points_of
 
 
-PACES = np.exp(0.15 * np.sin(np.arange(60)))
 FACTORS = {"fixed": 0.7, "sized": 1.25}
 REDUCE = {"host.reduce.after_backward_s_per_step": 1e-3, "host.reduce.s_per_hop": 2e-4, "host.reduce.s_per_byte": 1e-9}
 REDUCE["host.reduce.overlapped_s_per_step"] = 2e-3
+CONDITIONS = {"host.memory_s": MEMORY_S, "host.memory_exponent": 0.4, "host.footprint": 0.6, "host.footprint_exponent": 0.3}
+CONDITIONS["host.crowded_footprint_exponent"] = 0.5
 
 
-def paced(point: PointTimes, pace: float) -> PointTimes:
+def paced(point: PointTimes, pace: float, memory_s: float = MEMORY_S) -> PointTimes:
     return replace(
         point,
         thread_s={key: pace * seconds for key, seconds in point.thread_s.items()},
         span_s={key: pace * seconds for key, seconds in point.span_s.items()},
         step_s=pace * point.step_s,
+        memory_s=memory_s,
     )
 
 
@@ -175,99 +199,116 @@ def all_planted(q: Quantities) -> dict[str, float]:
     return {name: planted(name) for terms in stage_terms(q).values() for name in terms}
 
 
-def crowded(q: Quantities, reduction: str = "") -> PointTimes:
-    """Return what a crowded machine of two cores would show: the planted constants with the factors."""
+def all_factors() -> dict[str, float]:
+    return {name: FACTORS[name.rpartition("_")[2]] for stage in stage_terms(drawn(1)[0]) for name in crowd_factors(stage)}
+
+
+def crowded(q: Quantities, reduction: str = "", busy: float = 1.0) -> PointTimes:
+    """Return what a machine of two cores would show, the second of which is busy for a part of the time."""
     spent = {}
-    for thread, terms in crowd_terms(all_planted(q), q).items():
-        spent[thread] = sum(FACTORS[name.rpartition("_")[2]] * seconds for name, seconds in terms.items())
+    for stage, terms in crowd_terms(all_planted(q), q).items():
+        spent[stage] = busy * stage_seconds(all_factors(), terms) + (1.0 - busy) * sum(terms.values())
     if reduction:
         spent["train"] += stage_seconds(REDUCE, reduction_terms(q, reduction))
-    roles = {"worker": "embedding_worker", "server": "parameter_server", "rank": "nn_worker", "loader": "loader"}
-    thread_s = {(role, "main"): spent[name] for name, role in roles.items()}
+    spans = {stage: spent[stage] for stage in ("dedup", "pool", "un-pool")}
+    threads = {"loader": "loader", "parameter_server": "server", "nn_worker": "rank rest"}
+    thread_s = {(role, "main"): spent[stage] for role, stage in threads.items()}
+    thread_s["embedding_worker", "main"] = spent["worker rest"] + sum(spans.values())
     thread_s |= {("nn_worker", "other"): spent["train"], ("loader", "io"): spent["io"]}
-    step_s = sum(spent.values()) / 2.0
-    return PointTimes(quantities=q, thread_s=thread_s, span_s={}, step_s=step_s, crowded=True, reduction=reduction)
+    step_s = sum(spent.values()) / (1.0 + busy)
+    return PointTimes(quantities=q, thread_s=thread_s, span_s=spans, step_s=step_s, memory_s=MEMORY_S, crowded=True, reduction=reduction)
 
 
-def test_a_machine_that_changes_its_pace_has_the_constants_of_its_mean_pace() -> None:
+def test_what_slows_all_stages_alike_is_no_constant_of_a_stages() -> None:
+    """Memory and footprint are planted, and a pace of each point that nothing explains."""
+    generator = np.random.default_rng(5)
     steady = [made_up(q) for q in drawn(60)]
-    expected, _ = fit_all(equations(steady))
-    found, paces = fit_all(equations([paced(point, pace) for point, pace in zip(steady, PACES, strict=True)]))
-    assert np.std(np.log(paces / PACES)) < 0.01
-    mean = float(np.exp(np.mean(np.log(PACES))))
-    for stage in ("server", "train", "io"):
-        assert found[stage].relative_error < 0.02
-        for name, value in expected[stage].constants.items():
-            if value > 0.0 and name.rpartition("s_per_")[2] in ("batch", "request", "row", "message", "byte"):
-                assert found[stage].constants[name] == pytest.approx(mean * value, rel=0.1), name
+    measured = []
+    for point in steady:
+        memory_s = MEMORY_S * float(np.exp(0.3 * generator.standard_normal()))
+        pace = memory_pace(CONDITIONS, memory_s) * footprint_paces(CONDITIONS, point.quantities)[0]
+        measured.append(paced(point, pace * float(np.exp(0.02 * generator.standard_normal())), memory_s))
+    usual = Usual.of(measured)
+    found, told = fit_all(equations(measured), [usual.logs(point) for point in measured])
+    assert told.exponents[0] == pytest.approx(0.4, abs=0.02)
+    assert 0.1 < told.exponents[1] < 0.4  # a part of it is what the stages' constants say
+    assert told.drift < 0.03
+    constants = {name: value for each in found.values() for name, value in each.constants.items()}
+    for point in measured:
+        for stage, terms in stage_terms(point.quantities).items():
+            expected_s = told.at(usual.logs(point)) * sum(constants.get(name, 0.0) * count for name, count in terms.items())
+            assert expected_s == pytest.approx(point.stages()[stage], rel=0.2), stage
 
 
 def test_what_crowding_changes_is_found_in_points_of_a_crowded_machine() -> None:
-    shapes = [quantities(load_scenario(BASE, list(point.overrides))) for point in crowds(16)]
-    alone = [made_up(q) for q in drawn(4)]
-    measured = [*alone[:2], *(crowded(q) for q in shapes), *alone[2:]]
-    found, paces = fit_all(crowd_equations(measured, [1.0] * 4, all_planted(shapes[0]), 2.0))
-    assert crowded_points(measured, 2.0) == list(range(2, 18))
-    assert paces == pytest.approx([1.0] * 16, abs=1e-6)
-    assert set(found) == set(THREADS)
-    for thread, each in found.items():
-        for part, factor in FACTORS.items():
-            assert each.constants[f"host.crowd.{thread}_{part}"] == pytest.approx(factor, rel=1e-3), (thread, part)
+    shapes = [quantities(load_scenario(BASE, list(point.overrides))) for point in crowds(24)]
+    measured = [crowded(q, busy=0.4 + 0.025 * number) for number, q in enumerate(shapes)]
+    assert [others_busy(point, 2.0) for point in measured] == pytest.approx([0.4 + 0.025 * number for number in range(24)])
+    paces = np.exp(0.1 * np.sin(np.arange(24)))
+    moved = [paced(point, float(pace)) for point, pace in zip(measured, paces, strict=True)]
+    found, told = fit_all(crowd_equations(moved, all_planted(shapes[0]), paces.tolist(), 2.0), [(0.0,)] * 24)
+    assert told.of_points == pytest.approx([1.0] * 24, abs=1e-6)
+    factors = {name: value for each in found.values() for name, value in each.constants.items()}
+    assert factors == pytest.approx(all_factors(), rel=1e-3)
 
 
 def test_the_all_reduce_is_what_a_training_thread_takes_more() -> None:
     shapes = [quantities(load_scenario(BASE, list(point.overrides))) for point in crowds(24)]
     kinds = ["after_backward" if number % 2 else "overlapped" for number in range(24)]
     measured = [crowded(q, kind) for q, kind in zip(shapes, kinds, strict=True)]
-    constants = all_planted(shapes[0]) | {f"host.crowd.{thread}_{part}": FACTORS[part] for thread in THREADS for part in FACTORS}
-    equations_of = reduction_equations(measured, [1.0] * 24, {}, constants, 2.0)
-    found = fit([(terms, seconds) for terms, seconds, _ in equations_of], [train_s for *_, train_s in equations_of])
+    constants = all_planted(shapes[0]) | all_factors()
+    found = fit(reduction_equations(measured, constants, [(1.0, 1.0)] * 24, 2.0))
     assert {name: found.constants.get(name) for name in REDUCE} == pytest.approx(REDUCE, rel=1e-3)
 
 
-def test_a_crowded_point_has_the_pace_of_those_around_it() -> None:
-    points_of = [made_up(q) for q in drawn(4)]
-    among = [*points_of[:2], crowded(points_of[0].quantities), *points_of[2:]]
-    assert paces_around(among, [1.0, 1.21, 1.0, 1.21]) == pytest.approx([1.0, 1.21, 1.1, 1.0, 1.21])
-
-
-def test_the_reference_is_measured_again_and_again_and_known_at_the_mean_pace() -> None:
-    plan = with_reference(points(10), 5, REFERENCE)
-    assert [number for number, point in enumerate(plan) if point is REFERENCE] == [0, 6]
-    shapes = [quantities(load_scenario(BASE, list(point.overrides))) for point in plan]
-    measured = [paced(made_up(q), pace) for q, pace in zip(shapes, PACES, strict=False)]
-    exact_s = sum(made_up(shapes[0]).threads().values())
-    assert reference_s(measured, PACES.tolist()[:12], shapes[0]) == pytest.approx(exact_s)
-    assert load_scenario(BASE, list(CROWDED_REFERENCE.overrides)).schedule.staleness_permits == 16
-
-
-@pytest.mark.parametrize("name", ["host.wake_s", "host.reduce.delay_s_per_hop"])
-def test_a_planted_wait_is_found_in_the_time_of_a_step(name: str, tmp_path: Path) -> None:
+def test_a_planted_wait_is_found_in_the_time_of_a_step(tmp_path: Path) -> None:
     tree = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))
 
     def with_wait(scenario: Scenario, tried_s: float) -> Scenario:
-        tree["constants"][name]["value"] = tried_s
+        tree["constants"]["host.wake_s"]["value"] = tried_s
         path = tmp_path / f"{tried_s}.yaml"
         path.write_text(yaml.safe_dump(tree), encoding="utf-8")
         return scenario.model_copy(update={"simulation": scenario.simulation.model_copy(update={"profile": str(path), "steps": 100})})
 
-    chosen = [case.scenario([]) for case in grid() if case.name in ("grid-13", "grid-21", "grid-05")]
+    chosen = [case.scenario([]) for case in grid() if case.name in ("grid-03", "grid-04", "grid-09")]
     measured = [(each, each.workload.batch_size / simulate(with_wait(each, 8e-5)).throughput.samples_per_s.mean) for each in chosen]
     assert wait_s(measured, with_wait) == pytest.approx(8e-5, rel=0.25)
 
 
-def test_without_crowded_points_crowding_changes_nothing_and_no_pace_is_known() -> None:
-    pytest.importorskip("zmq")
-    from persia.commands import calibrate
-
-    reference = quantities(calibrate.rig_scenario(REFERENCE.overrides))
-    measured = [made_up(q) for q in (reference, *drawn(40))]
+def test_a_machine_with_many_cores_knows_no_crowding() -> None:
+    measured = [made_up(q) for q in drawn(40)]
     idle = [replace(crowded(q, "after_backward"), step_s=10.0) for q in drawn(8)]
-    calibrated, paces = calibrate._fit(
-        [*measured, *idle], calibrate._Findings(background_cores=[0.1], noise_cv=[0.1]), {"host.loader.draw_s_per_id": 1e-8}
-    )
-    constants = calibrated.constants()
-    assert {constants[f"host.crowd.{thread}_{part}"] for thread in THREADS for part in FACTORS} == {1.0}
-    assert "host.reference_s" in constants
-    assert "host.crowded_reference_s" not in constants
-    assert len(paces) == len(measured) + len(idle)
+    machine = fit_machine([*measured, *idle], 64.0)
+    assert {machine.constants[name] for name in all_factors()} == {1.0}
+    assert machine.constants["host.memory_s"] == pytest.approx(MEMORY_S)
+    assert machine.constants["host.crowded_footprint_exponent"] == machine.constants["host.footprint_exponent"]
+    assert machine.paces == pytest.approx([1.0] * 48, abs=0.05)
+
+
+def test_a_whole_machine_is_found_again() -> None:
+    """Alone and crowded points, each at a pace of its own, of a machine that memory and footprint slow."""
+    generator = np.random.default_rng(7)
+    shapes = [quantities(load_scenario(BASE, list(point.overrides))) for point in crowds(24)]
+    points_of = [made_up(q) for q in drawn(60)] + [crowded(q, busy=0.9) for q in shapes]
+    footprint = Usual.of(points_of[:60]).footprint
+    planted_conditions = CONDITIONS | {"host.footprint": footprint}
+    paces, measured = [], []
+    for point in points_of:
+        memory_s = MEMORY_S * float(np.exp(0.2 * generator.standard_normal()))
+        paces.append(memory_pace(planted_conditions, memory_s) * float(np.exp(0.02 * generator.standard_normal())))
+        alone, busy = footprint_paces(planted_conditions, point.quantities)
+        slowed = (1.0 - 0.9) * alone + 0.9 * busy if point.crowded else alone
+        measured.append(paced(point, paces[-1] * slowed, memory_s))
+    reducing = [crowded(q, "overlapped") for q in drawn(8)]
+    machine = fit_machine([*measured, *reducing], 2.0)
+    assert machine.constants["host.memory_exponent"] == pytest.approx(0.4, abs=0.05)
+    assert np.std(np.log(np.array(machine.paces[: len(paces)]) / paces)) < 0.06
+    constants = {**machine.constants, **{name: value for each in machine.fitted.values() for name, value in each.constants.items()}}
+    for point, pace in zip(measured, paces, strict=True):
+        alone, busy = footprint_paces(constants, point.quantities)
+        terms = stage_terms(point.quantities).values()
+        expected_s = pace * alone * sum(stage_seconds(constants, each) for each in terms)
+        if point.crowded:
+            crowd = crowd_terms(constants, point.quantities).values()
+            expected_s = 0.1 * expected_s + 0.9 * pace * busy * sum(stage_seconds(constants, each) for each in crowd)
+        assert expected_s == pytest.approx(point.total_s, rel=0.1)

@@ -116,7 +116,7 @@ def test_a_prediction_says_how_far_it_may_be_off_and_widens_outside_what_was_mea
 
 def test_a_slow_machine_is_slower_by_its_pace_and_a_known_pace_narrows_the_interval(tmp_path: Path) -> None:
     tree = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))
-    tree["constants"]["host.wake_s"]["value"] = tree["constants"]["host.reduce.delay_s_per_hop"]["value"] = 0.0
+    tree["constants"]["host.wake_s"]["value"] = 0.0
     profile = tmp_path / "no-waits.yaml"
     profile.write_text(yaml.safe_dump(tree), encoding="utf-8")
     unknown, same, slow = (

@@ -1,0 +1,63 @@
+"""How fast the machine's memory is at a moment: what reading at random from a few megabytes takes, again and again, meanwhile.
+
+On a machine that others share, caches and memory are what is shared: the time of one and the same batch changes with that of
+these reads, while plain arithmetic takes the same time throughout.  The reads are of data that an earlier pass has brought
+into the cache behind the core's own, and are timed by the thread's processor clock, so that what else runs here hardly counts.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from math import exp, fsum, log
+
+import numpy as np
+
+from persia.embedding.reads import read_at
+
+_VALUES = 1 << 20  # float32: 4 MiB, more than a core's own cache holds
+_READS = 20_000
+_EVERY_S = 0.015
+
+
+class MemoryProbe:
+    """Reads from memory in a thread of its own while the block runs, about one hundredth of a core's time; a context manager."""
+
+    def __init__(self) -> None:
+        generator = np.random.default_rng(0)
+        self._values = generator.random(_VALUES, dtype=np.float32)
+        self._places = generator.integers(0, _VALUES, _READS)
+        self._taken: list[tuple[float, float]] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="memory", daemon=True)
+
+    def __enter__(self) -> MemoryProbe:
+        read_at(self._values, self._places)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._over.wait(_EVERY_S):
+            read_at(self._values, self._places)
+            began_s = time.thread_time()
+            read_at(self._values, self._places)
+            self._taken.append((time.time(), time.thread_time() - began_s))
+
+    def mean_s(self, start_s: float, end_s: float) -> float:
+        """Return the geometric mean of the seconds that the reads took between two times since the epoch.
+
+        Raises:
+            ValueError: nothing was read in between.
+        """
+        return _geometric_mean([taken_s for at_s, taken_s in self._taken if start_s <= at_s <= end_s])
+
+
+def _geometric_mean(values: Sequence[float]) -> float:
+    if not values:
+        raise ValueError("nothing was read from memory in that time")
+    return exp(fsum(map(log, values)) / len(values))
