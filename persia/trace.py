@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Literal, TextIO
 
@@ -52,7 +52,6 @@ Record = Span | StalenessRecord
 
 _KINDS: Final[dict[str, type[Span] | type[StalenessRecord]]] = {"span": Span, "staleness": StalenessRecord}
 _NAMES: Final[dict[type, str]] = {kind: name for name, kind in _KINDS.items()}
-_OPTIONAL: Final = frozenset({"cpu_s"})
 
 
 class TraceError(ValueError):
@@ -117,7 +116,7 @@ def _check_header(path: Path, line: str) -> None:
 def _parse(path: Path, number: int, line: str) -> Record:
     row = _load(path, number, line)
     kind = _KINDS.get(str(row.pop("kind", None)))
-    if kind is None or {*row, *_OPTIONAL} != {f.name for f in fields(kind)} | _OPTIONAL:
+    if kind is None or not {f.name for f in fields(kind) if f.default is MISSING} <= row.keys() <= {f.name for f in fields(kind)}:
         raise TraceError(f"{path}:{number}: not a span or staleness record of schema {SCHEMA_VERSION}")
     return kind(**row)
 

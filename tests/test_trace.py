@@ -15,7 +15,16 @@ from persia.trace import Record, Span, StalenessRecord, TraceError, TraceWriter,
 COUNTS = st.integers(0, 2**40)
 SECONDS = st.floats(0, 1e9, allow_nan=False)
 RECORDS = st.one_of(
-    st.builds(Span, tier=st.text(max_size=8), index=COUNTS, name=st.text(max_size=8), batch=COUNTS, start_s=SECONDS, end_s=SECONDS),
+    st.builds(
+        Span,
+        tier=st.text(max_size=8),
+        index=COUNTS,
+        name=st.text(max_size=8),
+        batch=COUNTS,
+        start_s=SECONDS,
+        end_s=SECONDS,
+        cpu_s=st.none() | SECONDS,
+    ),
     st.builds(StalenessRecord, batch=COUNTS, server=COUNTS, version=COUNTS, applied_s=SECONDS),
 )
 

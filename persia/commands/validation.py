@@ -22,7 +22,7 @@ from persia.scenario import Scenario, load_profile
 from simulator.excuse import Infeasible
 from simulator.validation.cases import Case
 from simulator.validation.combine import combine, relative_half_width
-from simulator.validation.noise import Noise, NoiseCheck
+from simulator.validation.noise import Noise, watch_noise
 from simulator.validation.predict import at_pace, predict
 from simulator.validation.result import CaseResult, Repeat, Validation, World, mean_memory_s
 
@@ -75,27 +75,19 @@ def validate_cases(
         seed=seed,
         command=command_line(),
     )
-    with Interrupts(ends_process=True) as interrupts, NoiseCheck(other_own_s=forked_seconds) as noise:
+    with Interrupts(ends_process=True) as interrupts:
         for number, case in enumerate(cases):
             interrupts.check()
-            done = _case(case, setting, _Watch(noise, interrupts), partial(show, number))
+            done = _case(case, setting, interrupts, partial(show, number))
             validation = replace(validation, cases=(*validation.cases, done))
             keep(validation)
     return validation
 
 
-@dataclass(frozen=True, slots=True)
-class _Watch:
-    """Who looks at the machine meanwhile."""
-
-    noise: NoiseCheck
-    interrupts: Interrupts
-
-
 _Run = tuple[RealRun, Noise]
 
 
-def _case(case: Case, setting: Setting, watch: _Watch, show: Callable[[str, float], None]) -> CaseResult:
+def _case(case: Case, setting: Setting, interrupts: Interrupts, show: Callable[[str, float], None]) -> CaseResult:
     """Run one case in both worlds."""
     mode = case.settings.get("schedule.mode", "")
     try:
@@ -112,7 +104,7 @@ def _case(case: Case, setting: Setting, watch: _Watch, show: Callable[[str, floa
     runs: list[_Run] = []
     failure = ""
     try:
-        _measure(scenario, simulated, setting, watch, show, runs)
+        _measure(scenario, simulated, setting, interrupts, show, runs)
     except (RunFailed, TooSlow) as error:
         failure = f"the real run failed: {error}"
     used = _used(runs)
@@ -150,7 +142,7 @@ def _measure(
     scenario: Scenario,
     simulated: World,
     setting: Setting,
-    watch: _Watch,
+    interrupts: Interrupts,
     show: Callable[[str, float], None],
     runs: list[_Run],
 ) -> None:
@@ -171,8 +163,8 @@ def _measure(
             show(said, min(0.99, (sum(run.seconds for run, _ in runs) + fraction * each_s) / limits.seconds))
 
         try:
-            with tempfile.TemporaryDirectory(prefix="persia-validation-") as place, watch.noise.watch() as disturbed:
-                run = run_real(real, Path(place), options=options, show=heard, interrupts=watch.interrupts, planned_s=seconds)
+            with tempfile.TemporaryDirectory(prefix="persia-validation-") as place, watch_noise(forked_seconds) as disturbed:
+                run = run_real(real, Path(place), options=options, show=heard, interrupts=interrupts, planned_s=seconds)
         except TooSlow as slow:
             if given_up:
                 raise

@@ -9,8 +9,8 @@ from simulator.validation.noise import Noise
 from simulator.validation.predict import SHARED_KEYS
 from simulator.validation.result import Ablation, CaseResult, Repeat, Validation, World
 
-CALM = Noise(one_core_slowdown=1.01, two_cores_slowdown=1.02, steal_fraction=0.0, foreign_fraction=0.01)
-BUSY = Noise(one_core_slowdown=1.4, two_cores_slowdown=1.2, steal_fraction=0.05, foreign_fraction=0.2)
+CALM = Noise(steal_fraction=0.0, foreign_fraction=0.01)
+BUSY = Noise(steal_fraction=0.05, foreign_fraction=0.2)
 MODES = ("sync", "naive-hybrid", "hybrid", "async")
 
 

@@ -29,4 +29,6 @@ def test_clocks_of_the_threads_tell_what_a_batch_costs() -> None:
         assert 0.0 < one.thread_s[key] < other.thread_s[key], key
     assert {"dedup", "pool", "un-pool", "lookup", "update"} <= set(other.span_s)
     assert other.step_s > one.step_s
-    assert other.span_s["update"] <= other.thread_s["parameter_server", "main"] * 1.5
+    # Both are processor time, of windows that differ by a batch at each end.
+    assert other.span_s["lookup"] + other.span_s["update"] <= other.thread_s["parameter_server", "main"] * 1.3
+    assert other.memory_s > 0.0

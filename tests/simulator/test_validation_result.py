@@ -9,7 +9,7 @@ import pytest
 
 from simulator.result import Interval
 from simulator.validation.combine import combine, relative_half_width
-from simulator.validation.noise import Counters, Noise, NoiseCheck
+from simulator.validation.noise import Counters, Noise, watch_noise
 from simulator.validation.predict import stages
 from simulator.validation.result import CaseResult, Validation
 from simulator.validation.serial import from_json, to_json
@@ -119,16 +119,18 @@ def test_stages_of_both_worlds_have_one_name() -> None:
 
 def test_noise_says_what_disturbs() -> None:
     assert CALM.disturbance == ""
-    assert BUSY.disturbance == "probe 40 % slower, 5 % of the cores stolen, other processes took 20 % of the cores"
+    assert BUSY.disturbance == "5 % of the cores stolen, other processes took 20 % of the cores"
 
 
-def test_the_probe_measures_and_ends() -> None:
-    with NoiseCheck() as check:
-        with check.watch() as found:
-            before = Counters.now()
-        children = check._children
-    assert isinstance(found[0], Noise)
-    assert found[0].one_core_slowdown >= 1.0
-    assert 0.0 <= found[0].steal_fraction <= 1.0
+def test_what_is_nobody_elses_is_no_noise() -> None:
+    """Processes that are ours, as their clocks tell, do not count; time that no clock of ours explains does."""
+    before = Counters.now()
+    for clock_s, explained in ((1e6, True), (-1e6, False)):
+        clocks = iter((0.0, clock_s))
+        with watch_noise(lambda clocks=clocks: next(clocks)) as found:
+            pass
+        assert isinstance(found[0], Noise)
+        assert 0.0 <= found[0].steal_fraction <= 1.0
+        assert (found[0].foreign_fraction == 0.0) is explained
+    assert "other processes" in found[0].disturbance
     assert Counters.now().busy_s >= before.busy_s > 0.0
-    assert all(child.poll() is not None for child in children)
