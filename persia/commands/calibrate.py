@@ -53,7 +53,7 @@ def run(*, out: Path | None, as_json: bool, batch_sizes: Sequence[int] | None, a
     began_s = monotonic()
     path = default_profile_path() if out is None else out
     points_path = path.with_suffix(".points.json")
-    earlier = read_points(points_path) if add and points_path.is_file() else []
+    earlier = _earlier(points_path) if add and points_path.is_file() else []
     with Interrupts() as interrupts, progress_bar("calibrating") as progress:
         with open_rig(interrupts) as rig, _rig_failures():
             findings = _measure_points(rig, points(_POINTS, batch_sizes), crowds(_CROWDS, batch_sizes), progress)
@@ -68,6 +68,15 @@ def run(*, out: Path | None, as_json: bool, batch_sizes: Sequence[int] | None, a
     write_profile(path, calibrated)
     _print(path, calibrated, as_json)
     return ExitCode.OK
+
+
+def _earlier(path: Path) -> list[PointTimes]:
+    """Return what earlier calibrations have measured; raises Failure."""
+    try:
+        return read_points(path)
+    except (KeyError, TypeError, ValueError) as error:
+        said = f"{path} does not hold what this version of persia calibrate measures: {error!r}. Calibrate once without --add."
+        raise Failure(ExitCode.USAGE, said) from error
 
 
 @contextmanager

@@ -12,7 +12,7 @@ Shapes: P points, K constants.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import exp
 from operator import mul
 
@@ -24,6 +24,7 @@ from simulator.calibration.equations import Equation
 _Z90 = 1.645  # of a normal distribution's 90 % interval
 _ROUNDS = 5  # of weighing anew and leaving out what a disturbance of the machine has spoilt
 _OUTLIER = 3.5  # deviations
+_PRIOR = 0.5  # weight of a further equation, over that of a point's
 _PACE_ROUNDS = 8
 _EXPONENTS = 0.0, 2.0  # bounds
 
@@ -39,8 +40,11 @@ class Fitted:
     left_out: int
 
 
-def fit(equations: Sequence[Equation]) -> Fitted:
+def fit(equations: Sequence[Equation], about_one: bool = False) -> Fitted:
     """Return the constants of one stage from its equation at each point.
+
+    With `about_one` constants are factors that are 1 as far as the points do not say otherwise: each has a further equation
+    that says so, within a fifth where points err by a tenth (ridge regression: Hoerl and Kennard, 1970).
 
     Points further than 3.5 robust deviations from the fit are left out, and counted.  Errors are relative to all of a stage's
     time, what is known of it included.
@@ -59,7 +63,9 @@ def fit(equations: Sequence[Equation]) -> Fitted:
     for _ in range(_ROUNDS):
         columns = np.maximum(np.abs(counts / scale[:, None]).max(axis=0), 1e-300)
         matrix = counts / scale[:, None] / columns
-        solution = nnls(matrix[kept], ((measured_s - known_s) / scale)[kept])[0] / columns
+        prior = np.diag(_PRIOR / columns) if about_one else np.empty((0, len(names)))
+        sides = [((measured_s - known_s) / scale)[kept], np.full(len(prior), _PRIOR)]
+        solution = nnls(np.vstack([matrix[kept], prior]), np.concatenate(sides))[0] / columns
         expected_s = known_s + counts @ solution
         scale = np.maximum(expected_s, 0.05 * measured_s)
         residual = np.log(measured_s / scale)
@@ -79,11 +85,6 @@ def fit(equations: Sequence[Equation]) -> Fitted:
         points=len(sound),
         left_out=int((~kept).sum()),
     )
-
-
-def bounded(fitted: Fitted, least: float, most: float) -> Fitted:
-    """Return the fit with no constant outside the bounds."""
-    return replace(fitted, constants={name: min(most, max(least, value)) for name, value in fitted.constants.items()})
 
 
 def interval(value: float, error: float) -> tuple[float, float]:
@@ -107,7 +108,9 @@ class Paces:
         return exp(sum(map(mul, self.exponents, condition)))
 
 
-def fit_all(equations: Mapping[str, Sequence[Equation]], conditions: Sequence[Sequence[float]]) -> tuple[dict[str, Fitted], Paces]:
+def fit_all(
+    equations: Mapping[str, Sequence[Equation]], conditions: Sequence[Sequence[float]], *, about_one: bool = False
+) -> tuple[dict[str, Fitted], Paces]:
     """Return the fit of every stage, and every point's pace.
 
     Equations and conditions, which are zero where all is as usual, stand in the order of the points.  What all stages have in
@@ -121,7 +124,7 @@ def fit_all(equations: Mapping[str, Sequence[Equation]], conditions: Sequence[Se
     for _ in range(_PACE_ROUNDS):
         fitted, logs = {}, []
         for stage, each in equations.items():
-            found = fitted[stage] = fit([e._replace(seconds=e.seconds / pace) for e, pace in zip(each, paces, strict=True)])
+            found = fitted[stage] = fit([e._replace(seconds=e.seconds / pace) for e, pace in zip(each, paces, strict=True)], about_one)
             expected_s = [e.known_s + sum(found.constants.get(name, 0.0) * count for name, count in e.terms.items()) for e in each]
             logs.append(
                 [np.log(e.seconds / of_s) if min(e.seconds, of_s) > 0.0 else np.nan for e, of_s in zip(each, expected_s, strict=True)]

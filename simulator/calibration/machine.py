@@ -14,12 +14,11 @@ from simulator.calibration.equations import (
     others_busy,
     reduction_equations,
 )
-from simulator.calibration.fit import Fitted, Paces, bounded, fit, fit_all
+from simulator.calibration.fit import Fitted, Paces, fit, fit_all
 from simulator.host_costs import crowd_factors, footprint_paces, stage_terms
 
 _BUSY_LEAST = 0.3  # of the other cores
 _CROWDED_LEAST = 6  # points
-_CROWD_FACTORS = 0.4, 2.0  # beyond these a factor is that of a part too small to be seen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,9 +71,10 @@ def _fit_crowd(
 ) -> tuple[dict[str, Fitted], Paces]:
     """Return the factors of every stage on a crowded machine, and the points' paces apart from what is known of them."""
     larger = [(others_busy(point, cores) * usual.logs(point)[1],) for point in points]  # of what is crowded only
-    fitted, paces = fit_all(crowd_equations(points, constants, [idle.at(usual.logs(point)) for point in points], cores), larger)
+    found = crowd_equations(points, constants, [idle.at(usual.logs(point)) for point in points], cores)
+    fitted, paces = fit_all(found, larger, about_one=True)
     unexplained = [pace / paces.at(each) for pace, each in zip(paces.of_points, larger, strict=True)]
-    factors = {f"crowd_{stage}": bounded(each, *_CROWD_FACTORS) for stage, each in fitted.items()}
+    factors = {f"crowd_{stage}": each for stage, each in fitted.items()}
     return factors, Paces(of_points=unexplained, exponents=paces.exponents, drift=paces.drift)
 
 

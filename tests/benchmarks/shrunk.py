@@ -3,8 +3,8 @@
 * quota: the parameter servers run in a control group that gives them a fraction of a core;
 * link: the parameter servers run in a network namespace of their own, behind a cable whose rate `tc` limits.
 
-The simulator is told the quota or the rate and nothing else.  Prints measured and simulated samples/s and the signed error.
-Needs root, control groups and iproute2; what is not permitted here is skipped, with the reason.
+The simulator is told the quota or the rate, and the machine's pace as `persia validate` tells it.  Prints measured and simulated
+samples/s and the signed error.  Needs root, control groups and iproute2; what is not permitted here is skipped, with the reason.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from persia.commands.simulate import resolved_yaml  # noqa: E402
+from persia.runtime.memory_probe import MemoryProbe  # noqa: E402
 from persia.scenario import Scenario  # noqa: E402
 from simulator.calibration.store import default_profile_path  # noqa: E402
 from simulator.run import simulate  # noqa: E402
 from simulator.validation.cases import Case  # noqa: E402
+from simulator.validation.predict import at_pace  # noqa: E402
 
 CASE = {
     "schedule.mode": "hybrid",
@@ -58,8 +60,8 @@ def scenario_of(profile: Path, *overrides: str) -> Scenario:
     return Case(name="shrunk", settings=CASE).scenario([f"simulation.profile={profile}", "workload.data.held_out_samples=256", *overrides])
 
 
-def predicted(scenario: Scenario) -> float:
-    return simulate(scenario, steps=400).throughput.samples_per_s.mean
+def predicted(scenario: Scenario, memory_s: float | None = None) -> float:
+    return simulate(at_pace(scenario, memory_s), steps=400).throughput.samples_per_s.mean
 
 
 def sized(scenario: Scenario, samples_per_s: float) -> Scenario:
@@ -69,13 +71,15 @@ def sized(scenario: Scenario, samples_per_s: float) -> Scenario:
     return scenario.model_copy(update={"workload": scenario.workload.model_copy(update={"samples": steps * step})})
 
 
-def train(words: Sequence[str], file: Path, folder: Path, *more: str) -> float:
-    """Train for real; return samples/s."""
+def train(words: Sequence[str], file: Path, folder: Path, *more: str) -> tuple[float, float]:
+    """Train for real; return samples/s, and what the memory probe's reads took."""
     command = [*words, sys.executable, "-m", "persia", "train", str(file), "--json", "--out", str(folder / "run"), *more]
-    done = subprocess.run(command, cwd=folder, env=dict(os.environ, PYTHONPATH=str(ROOT)), capture_output=True, text=True)
+    began_s = time.time()
+    with MemoryProbe() as memory:
+        done = subprocess.run(command, cwd=folder, env=dict(os.environ, PYTHONPATH=str(ROOT)), capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr)
-    return float(json.loads(done.stdout)["throughput"]["samples_per_s"]["mean"])
+    return float(json.loads(done.stdout)["throughput"]["samples_per_s"]["mean"]), memory.mean_s(began_s, time.time())
 
 
 @contextmanager
@@ -134,7 +138,8 @@ def with_quota(profile: Path, quota_cores: float) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as place, control_group(quota_cores) as group, servers_in(group):
         file = Path(place) / "scenario.yaml"
         file.write_text(resolved_yaml(sized(scenario, simulated)), encoding="utf-8")
-        return train((), file, Path(place)), simulated
+        measured, memory_s = train((), file, Path(place))
+    return measured, predicted(scenario, memory_s)
 
 
 @contextmanager
@@ -216,7 +221,8 @@ def with_rate(profile: Path, rate_mbit: int) -> tuple[float, float]:
         )
         try:
             more = ("--rendezvous", meet, "--bind", "10.214.9.1", "--elsewhere", "parameter-server:0")
-            return train(("ip", "netns", "exec", here), file, folder, *more), simulated
+            measured, memory_s = train(("ip", "netns", "exec", here), file, folder, *more)
+            return measured, predicted(scenario, memory_s)
         finally:
             server.kill()
             server.wait()
@@ -235,7 +241,7 @@ def main() -> None:
             continue
         for value in values:
             try:
-                measured, simulated = measure(options.profile, value)
+                measured, simulated = measure(options.profile.resolve(), value)
             except Skipped as reason:
                 print(f"{kind} {value} {unit}: skipped, {reason}")
                 continue

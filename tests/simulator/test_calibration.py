@@ -23,7 +23,7 @@ from simulator.calibration.equations import (
     others_busy,
     reduction_equations,
 )
-from simulator.calibration.fit import bounded, fit, fit_all
+from simulator.calibration.fit import fit, fit_all
 from simulator.calibration.machine import fit_machine
 from simulator.calibration.store import Calibrated, read_points, write_points, write_profile
 from simulator.calibration.waking import wait_s
@@ -105,9 +105,13 @@ def test_what_a_disturbance_has_spoilt_is_left_out_and_counted() -> None:
     assert found.constants["host.worker.dedup_s_per_id"] == pytest.approx(3e-8, rel=0.01)
 
 
-def test_a_bounded_fit_stays_within_its_bounds() -> None:
-    found = fit([Equation({"a": 1.0}, 3.0), Equation({"b": 1.0}, 0.1), Equation({"c": 2.0}, 2.0)])
-    assert bounded(found, 0.4, 2.0).constants == pytest.approx({"a": 2.0, "b": 0.4, "c": 1.0})
+def test_a_factor_is_about_one_unless_the_points_say_otherwise() -> None:
+    small, large = Equation({"a": 1e-3, "b": 1.0}, 3.0), Equation({"a": 2e-3, "b": 2.0}, 6.1)
+    found = fit([small, large], about_one=True).constants
+    assert found["a"] == pytest.approx(1.0, abs=0.05)  # too small a part to be seen
+    assert 2.0 < found["b"] < 3.0
+    many = fit([small, large] * 50, about_one=True).constants
+    assert many["b"] == pytest.approx(3.02, abs=0.05)
 
 
 def test_what_is_known_of_a_time_is_no_constants() -> None:
