@@ -136,7 +136,7 @@ def to_chrome(records: Iterable[Record]) -> dict[str, Any]:
 
     A tier is a process and a machine's piece of work a thread.  Work of several batches may overlap on one machine, which
     a thread of the viewer cannot show, so overlapping spans are spread over as many threads as they need.  Staleness
-    becomes a counter track a server.  Times are microseconds, as the format wants.
+    becomes a counter track a server.  Times are microseconds, as the format wants; `tdur` is a span's processor time.
     """
     spans, staleness = _split(records)
     tiers = {tier: number for number, tier in enumerate(sorted({span.tier for span in spans}), start=1)}
@@ -183,7 +183,9 @@ def _threads(spans: list[Span], tiers: dict[str, int]) -> Iterator[dict[str, Any
             threads[*lane, slot] = len(threads) + 1
             label = f"{span.tier} {span.index} {span.name}" + (f" ({slot + 1})" if slot else "")
             yield {"ph": "M", "name": "thread_name", "pid": pid, "tid": threads[*lane, slot], "args": {"name": label}}
+        used = {} if span.cpu_s is None else {"tdur": span.cpu_s * MICROSECONDS_PER_S}
         yield {
             "ph": "X", "name": f"{span.name} {span.batch}", "pid": pid, "tid": threads[*lane, slot],
             "ts": span.start_s * MICROSECONDS_PER_S, "dur": (span.end_s - span.start_s) * MICROSECONDS_PER_S, "args": {"batch": span.batch},
+            **used,
         }  # fmt: skip

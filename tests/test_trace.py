@@ -95,6 +95,12 @@ def test_chrome_keeps_times_in_microseconds() -> None:
     assert [(event["ts"], event["dur"], event["args"]) for event in events if event["ph"] == "X"] == [(500_000.0, 250_000.0, {"batch": 7})]
 
 
+def test_chrome_tells_the_processor_time_where_it_is_known() -> None:
+    known = Span(tier="t", index=0, name="a", batch=1, start_s=0.0, end_s=0.5, cpu_s=0.25)
+    events = [event for event in to_chrome([known, span("b", 2, 0.0, 1.0)])["traceEvents"] if event["ph"] == "X"]
+    assert {event["name"]: event.get("tdur") for event in events} == {"a 1": 250_000.0, "b 2": None}
+
+
 def test_chrome_never_overlaps_two_spans_on_a_thread() -> None:
     spans = [span("lookup", batch, batch * 0.4, batch * 0.4 + 1.0) for batch in range(20)]
     events = [event for event in to_chrome(spans)["traceEvents"] if event["ph"] == "X"]

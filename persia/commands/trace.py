@@ -89,6 +89,8 @@ def _records(path: Path) -> Iterator[Record]:
 def _is_sound(record: Record) -> bool:
     for field in fields(record):
         value = getattr(record, field.name)
+        if value is None and field.default is None:
+            continue
         if field.name in ("tier", "name"):
             sound = isinstance(value, str)
         elif field.name.endswith("_s"):
