@@ -63,12 +63,11 @@ class Thread:
     in a row save weighs more than what they lose to a cold cache.
     """
 
-    __slots__ = ("busy_s", "core", "group", "job", "jobs", "lag_s", "left_s", "slowdown", "slowed", "virtual_s", "waking")
+    __slots__ = ("busy_s", "core", "group", "job", "jobs", "lag_s", "left_s", "slowdown", "virtual_s", "waking")
 
     def __init__(self, group: Group, slowdown: float = 1.0) -> None:
         self.group = group
         self.slowdown = slowdown
-        self.slowed = slowdown  # what counts for the job under way
         self.jobs: deque[Job] = deque()
         self.job: Job | None = None  # under way, or just ending
         self.core = 0  # on which it runs, or ran last
@@ -183,7 +182,6 @@ class Processor:
         """Take the thread's next job, on the core where it is."""
         thread.job = thread.jobs.popleft()
         thread.left_s = thread.job.work_s
-        thread.slowed = thread.slowdown if thread.job.slowdown is None else thread.job.slowdown
         self._cores[thread.core].threads.append(thread)
 
     def _catch_up(self) -> None:
@@ -215,7 +213,9 @@ class Processor:
         for core in running:
             thread = core.current
             assert thread is not None
-            core.speed = self._share / ((1.0 - others) * self._pace + others * self._crowded_pace * thread.slowed)
+            assert thread.job is not None
+            slowdown = thread.slowdown if thread.job.slowdown is None else thread.job.slowdown
+            core.speed = self._share / ((1.0 - others) * self._pace + others * self._crowded_pace * slowdown)
             next_s = min(next_s, max(0.0, thread.left_s) / core.speed)
         next_s = min(next_s, self._quotas_end_s())
         if next_s < inf:

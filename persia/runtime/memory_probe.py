@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from math import exp, fsum, log
+from statistics import geometric_mean
 
 import numpy as np
 
@@ -54,10 +53,7 @@ class MemoryProbe:
         Raises:
             ValueError: nothing was read in between.
         """
-        return _geometric_mean([taken_s for at_s, taken_s in self._taken if start_s <= at_s <= end_s])
-
-
-def _geometric_mean(values: Sequence[float]) -> float:
-    if not values:
-        raise ValueError("nothing was read from memory in that time")
-    return exp(fsum(map(log, values)) / len(values))
+        taken_s = [each_s for at_s, each_s in self._taken if start_s <= at_s <= end_s]
+        if not taken_s:
+            raise ValueError("nothing was read from memory in that time")
+        return geometric_mean(taken_s)

@@ -40,9 +40,8 @@ class Measured:
     """What a batch cost at one point, in seconds.
 
     `thread_s[role, thread]` is processor time: `main` (the role's own), `io` (the transport's), `other` (a rank's training
-    thread); `span_s[stage]` is the processor time of each stage of the
-    trace; `step_s` the time from batch to batch; `other_cores` what other work of the machine used meanwhile; `memory_s` what
-    the memory probe's reads took.
+    thread); `span_s[stage]` is that of each stage of the trace; `step_s` the time from batch to batch; `other_cores` what other
+    work of the machine used meanwhile; `memory_s` what the memory probe's reads took.
     """
 
     batches: float

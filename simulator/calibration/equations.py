@@ -90,7 +90,7 @@ class Usual:
             footprint=fmean(footprint(point.quantities) for point in points),
         )
 
-    def logs(self, point: PointTimes) -> tuple[float, float]:
+    def condition(self, point: PointTimes) -> tuple[float, float]:
         """Return how far a point is from usual: the logarithm of its memory's slowness, and the difference of its footprint."""
         return log(point.memory_s / self.memory_s), footprint(point.quantities) - self.footprint
 

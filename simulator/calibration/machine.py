@@ -37,11 +37,11 @@ def fit_machine(points: Sequence[PointTimes], cores: float) -> Machine:
     """Return what the points say of a machine with so many cores."""
     alone = [point for point in points if not point.crowded]
     usual = Usual.of(alone)
-    fitted, idle = fit_all(equations(alone), [usual.logs(point) for point in alone])
+    fitted, idle = fit_all(equations(alone), [usual.condition(point) for point in alone])
     of_alone = iter(idle.of_points)
     paces = [
         idle.at((slower, 0.0)) if point.crowded else next(of_alone) / idle.at((0.0, larger))
-        for point, (slower, larger) in ((point, usual.logs(point)) for point in points)
+        for point, (slower, larger) in ((point, usual.condition(point)) for point in points)
     ]
     busy = [number for number, point in enumerate(points) if point.crowded and others_busy(point, cores) >= _BUSY_LEAST]
     crowded = idle
@@ -55,12 +55,11 @@ def fit_machine(points: Sequence[PointTimes], cores: float) -> Machine:
         **dict.fromkeys((name for stage in stage_terms(points[0].quantities) for name in crowd_factors(stage)), 1.0),
         "host.memory_s": usual.memory_s,
         "host.memory_exponent": memory_exponent,
-        "host.memory_cv": pstdev(usual.logs(point)[0] for point in points),
+        "host.memory_cv": pstdev(usual.condition(point)[0] for point in points),
         "host.footprint": usual.footprint,
         "host.footprint_exponent": footprint_exponent,
         "host.crowded_footprint_exponent": footprint_exponent if crowded is idle else footprint_exponent + crowded.exponents[0],
         "host.drift": idle.drift,
-        "host.crowded_drift": crowded.drift,
     }
     fitted["reduction"] = _fit_reduction(points, paces, {**constants, **_constants(fitted)}, cores)
     return Machine(fitted=fitted, constants=constants, paces=paces)
@@ -70,8 +69,8 @@ def _fit_crowd(
     points: Sequence[PointTimes], usual: Usual, idle: Paces, constants: Mapping[str, float], cores: float
 ) -> tuple[dict[str, Fitted], Paces]:
     """Return the factors of every stage on a crowded machine, and the points' paces apart from what is known of them."""
-    larger = [(others_busy(point, cores) * usual.logs(point)[1],) for point in points]  # of what is crowded only
-    found = crowd_equations(points, constants, [idle.at(usual.logs(point)) for point in points], cores)
+    larger = [(others_busy(point, cores) * usual.condition(point)[1],) for point in points]  # of what is crowded only
+    found = crowd_equations(points, constants, [idle.at(usual.condition(point)) for point in points], cores)
     fitted, paces = fit_all(found, larger, about_one=True)
     unexplained = [pace / paces.at(each) for pace, each in zip(paces.of_points, larger, strict=True)]
     factors = {f"crowd_{stage}": each for stage, each in fitted.items()}

@@ -233,14 +233,14 @@ def test_what_slows_all_stages_alike_is_no_constant_of_a_stages() -> None:
         pace = memory_pace(CONDITIONS, memory_s) * footprint_paces(CONDITIONS, point.quantities)[0]
         measured.append(paced(point, pace * float(np.exp(0.02 * generator.standard_normal())), memory_s))
     usual = Usual.of(measured)
-    found, told = fit_all(equations(measured), [usual.logs(point) for point in measured])
+    found, told = fit_all(equations(measured), [usual.condition(point) for point in measured])
     assert told.exponents[0] == pytest.approx(0.4, abs=0.02)
     assert 0.1 < told.exponents[1] < 0.4  # a part of it is what the stages' constants say
     assert told.drift < 0.03
     constants = {name: value for each in found.values() for name, value in each.constants.items()}
     for point in measured:
         for stage, terms in stage_terms(point.quantities).items():
-            expected_s = told.at(usual.logs(point)) * sum(constants.get(name, 0.0) * count for name, count in terms.items())
+            expected_s = told.at(usual.condition(point)) * sum(constants.get(name, 0.0) * count for name, count in terms.items())
             assert expected_s == pytest.approx(point.stages()[stage], rel=0.2), stage
 
 
