@@ -61,7 +61,7 @@ class HostSimulation(HostDriving):
         self._noise = Noise(stream(seed, "cpu"), self.costs.noise_cv)
         self._reduction = header.rank.reduction
         c = self.costs
-        self._processor = Processor(engine, c.cores, wake_s=c.wake_s, pace=c.pace, crowded_pace=c.crowded_pace)
+        self._processor = Processor(engine, c.cores, wake_s=c.wake_s)
         counts = {name: cluster.tiers[name].processes for name in ("loader", "embedding_worker", "parameter_server", "nn_worker")}
         self._loaders = self._processes(
             "loader", [LoaderSchedule(loader_limits(header.loader, i)) for i in range(counts["loader"])], scenario
