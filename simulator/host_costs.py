@@ -8,12 +8,13 @@ Shapes: B samples, F features, S servers; N ID occurrences, U unique rows, P poo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp
-from typing import Protocol
+from math import exp, log
+from statistics import fmean
+from typing import NamedTuple, Protocol
 
-from persia.scenario import Profile, Scenario
+from persia.scenario import Scenario
 from simulator.costs import dense_flops_per_sample, dense_layer_parameters
 from simulator.popularity import Popularity
 
@@ -206,6 +207,16 @@ def crowd_factors(stage: str) -> tuple[str, str]:
     return f"host.crowd.{_identifier(stage)}_fixed", f"host.crowd.{_identifier(stage)}_sized"
 
 
+def crowd_footprint(stage: str) -> str:
+    """Return the constant that says how much more a stage follows a batch's footprint on a crowded machine."""
+    return f"host.crowd.{_identifier(stage)}_per_footprint"
+
+
+def condition_exponents(stage: str) -> tuple[str, str]:
+    """Return the constants that say how a stage follows the machine's pace and a batch's footprint."""
+    return f"host.pace.{_identifier(stage)}_memory", f"host.pace.{_identifier(stage)}_footprint"
+
+
 def _identifier(stage: str) -> str:
     return stage.replace(" ", "_").replace("-", "_")
 
@@ -226,9 +237,13 @@ def crowd_terms(constants: Constants, q: Quantities) -> dict[str, Terms]:
     return found
 
 
-def slowdowns(profile: Profile, q: Quantities) -> dict[str, float]:
+def slowdowns(profile: Constants, q: Quantities) -> dict[str, float]:
     """Return for each stage how many times longer a batch takes beside busy cores than beside idle ones."""
-    return {stage: stage_seconds(profile, terms) / (sum(terms.values()) or 1.0) for stage, terms in crowd_terms(profile, q).items()}
+    larger, found = footprint(q) - profile["host.footprint"], {}
+    for stage, terms in crowd_terms(profile, q).items():
+        factor = stage_seconds(profile, terms) / (sum(terms.values()) or 1.0)
+        found[stage] = factor * exp(profile[crowd_footprint(stage)] * larger)
+    return found
 
 
 def footprint(q: Quantities) -> float:
@@ -237,15 +252,42 @@ def footprint(q: Quantities) -> float:
     return size / (size + _CACHED_BYTES)
 
 
-def footprint_paces(profile: Constants, q: Quantities) -> tuple[float, float]:
-    """Return how many times longer all work takes than in a batch of the usual footprint: beside idle cores, beside busy ones."""
-    more = footprint(q) - profile["host.footprint"]
-    return exp(profile["host.footprint_exponent"] * more), exp(profile["host.crowded_footprint_exponent"] * more)
+def stage_paces(profile: Constants, q: Quantities, pace: float) -> dict[str, float]:
+    """Return for each stage how many times longer its work takes than usual: at a pace of the machine, with a batch's footprint.
+
+    What reads tables follows the machine's memory and a batch's footprint, what multiplies matrices hardly does.
+    """
+    larger, found = footprint(q) - profile["host.footprint"], {}
+    for stage in stage_terms(q):
+        memory, size = condition_exponents(stage)
+        found[stage] = pace ** profile[memory] * exp(profile[size] * larger)
+    return found
 
 
-def memory_pace(profile: Constants, memory_s: float) -> float:
-    """Return how many times longer all work takes than usual where the memory probe's reads take `memory_s`."""
-    return float((memory_s / profile["host.memory_s"]) ** profile["host.memory_exponent"])
+def is_crowded(scenario: Scenario) -> bool:
+    """Return whether several batches are under way at once."""
+    return scenario.ranks > 1 or (scenario.schedule.mode != "sync" and (scenario.schedule.staleness_permits or 1) > 1)
+
+
+class Reading(NamedTuple):
+    """What the memory probe's reads took in a run, and whether cores of the machine were busy side by side meanwhile."""
+
+    memory_s: float
+    crowded: bool
+
+
+def memory_pace(profile: Constants, now: Reading, of_late: Sequence[Reading]) -> float:
+    """Return how many times longer work takes than usual, on average, where the memory probe has read this.
+
+    `of_late` is what it has read in some minutes, `now` included: a machine that is slower for hours is so in all that it does,
+    one reading is also its moment's and its run's.
+    """
+    late = fmean(_slower(profile, reading) for reading in of_late)
+    return exp(profile["host.memory_exponent"] * late + profile["host.moment_exponent"] * (_slower(profile, now) - late))
+
+
+def _slower(profile: Constants, reading: Reading) -> float:
+    return log(reading.memory_s / profile["host.crowded_memory_s" if reading.crowded else "host.memory_s"])
 
 
 def messages(q: Quantities) -> float:

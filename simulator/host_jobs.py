@@ -9,12 +9,13 @@ from persia.scenario import Profile, Scenario
 from simulator.host_costs import (
     HEADER_BYTES,
     REDUCTIONS,
+    Constants,
     Quantities,
     Terms,
-    footprint_paces,
     quantities,
     reduction_terms,
     slowdowns,
+    stage_paces,
     stage_seconds,
     stage_terms,
 )
@@ -29,8 +30,6 @@ class JobCosts:
     slowdown: Mapping[str, float]  # of each stage's work while other cores are busy
     noise_cv: float  # of each job's time
     wake_s: float  # of an idle core
-    pace: float  # how many times longer all work takes than under the calibration's usual conditions
-    crowded_pace: float  # the same beside busy cores
     post_s: float  # what another thread of a process has done, heard by its own
     io_s_per_message: float
     io_s_per_byte: float
@@ -86,48 +85,45 @@ class JobCosts:
 def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
     """Return what each job costs; raises ScenarioError where the profile was not calibrated."""
     q = quantities(scenario)
-    terms = stage_terms(q)
-    stage = {name: stage_seconds(profile, each) for name, each in terms.items()}
-    servers, pace = float(q.servers), scenario.simulation.pace or 1.0
-    sized, crowded_sized = footprint_paces(profile, q)
+    terms, servers, pace = stage_terms(q), float(q.servers), scenario.simulation.pace or 1.0
+    at = _at_pace(profile, q, pace)
+    stage = {name: stage_seconds(at, each) for name, each in terms.items()}
     # Features, lookup, gradients in; pooled, pushed, credit out; a copy of each's log.
-    worker_message_s = profile["host.worker.s_per_batch"] / 7.0
-    rank_message_s = profile["host.rank.s_per_batch"] / 7.0  # samples, pooled, trained, pushed in; lookup, gradients, committed out
-    per_server_s = profile["host.worker.s_per_server"] / 4.0
-    rows_s = 0.5 * stage_seconds(profile, _only(terms["worker rest"], "host.worker.s_per_row_value")) / servers
-    request_s = profile["host.server.s_per_request"] / 2.0
-    rank_byte_s, share = profile["host.rank.s_per_byte"], profile["host.server.lookup_share"]
-    server_rows_s = stage_seconds(profile, _only(terms["server"], "host.server.s_per_row", "host.server.s_per_value")) / servers
-    dense_s = stage_seconds(profile, _only(terms["server"], "host.server.dense")) / servers
-    pooled_s = 0.5 * profile["host.worker.s_per_pooled_byte"] * q.pooled_bytes
-    optimizer_s = stage_seconds(profile, _only(terms["train"], "host.rank.optimizer_s_per_parameter"))
-    exchange_s = profile["host.rank.exchange_s_per_server"] * servers + profile["host.rank.exchange_s_per_parameter"] * q.parameters
+    worker_message_s = at["host.worker.s_per_batch"] / 7.0
+    rank_message_s = at["host.rank.s_per_batch"] / 7.0  # samples, pooled, trained, pushed in; lookup, gradients, committed out
+    per_server_s = at["host.worker.s_per_server"] / 4.0
+    rows_s = 0.5 * stage_seconds(at, _only(terms["worker rest"], "host.worker.s_per_row_value")) / servers
+    request_s = at["host.server.s_per_request"] / 2.0
+    rank_byte_s, share = at["host.rank.s_per_byte"], at["host.server.lookup_share"]
+    server_rows_s = stage_seconds(at, _only(terms["server"], "host.server.s_per_row", "host.server.s_per_value")) / servers
+    dense_s = stage_seconds(at, _only(terms["server"], "host.server.dense")) / servers
+    pooled_s = 0.5 * at["host.worker.s_per_pooled_byte"] * q.pooled_bytes
+    optimizer_s = stage_seconds(at, _only(terms["train"], "host.rank.optimizer_s_per_parameter"))
+    exchange_s = at["host.rank.exchange_s_per_server"] * servers + at["host.rank.exchange_s_per_parameter"] * q.parameters
     return JobCosts(
         cores=profile["host.cores"] - profile["host.background_cores"],
         slowdown=slowdowns(profile, q),
         noise_cv=profile["host.noise_cv"],
-        wake_s=profile["host.wake_s"],
-        pace=pace * sized,
-        crowded_pace=pace * crowded_sized,
+        wake_s=profile["host.wake_s"] * pace,
         post_s=rank_message_s,
-        io_s_per_message=profile["host.io.s_per_message"],
-        io_s_per_byte=profile["host.io.s_per_byte"],
-        read_s=0.2 * profile["host.loader.s_per_batch"] + _drawing_s(scenario, profile, q),
-        send_features_s=0.2 * profile["host.loader.s_per_batch"] + profile["host.loader.s_per_byte"] * q.features_bytes,
-        send_samples_s=0.2 * profile["host.loader.s_per_batch"] + profile["host.loader.s_per_byte"] * q.samples_bytes,
-        loader_message_s=0.2 * profile["host.loader.s_per_batch"],
+        io_s_per_message=at["host.io.s_per_message"],
+        io_s_per_byte=at["host.io.s_per_byte"],
+        read_s=0.2 * at["host.loader.s_per_batch"] + _drawing_s(scenario, at, q),
+        send_features_s=0.2 * at["host.loader.s_per_batch"] + at["host.loader.s_per_byte"] * q.features_bytes,
+        send_samples_s=0.2 * at["host.loader.s_per_batch"] + at["host.loader.s_per_byte"] * q.samples_bytes,
+        loader_message_s=0.2 * at["host.loader.s_per_batch"],
         features_bytes=q.features_bytes,
         samples_bytes=q.samples_bytes,
         worker_message_s=worker_message_s,
-        take_features_s=worker_message_s + profile["host.worker.s_per_id"] * q.ids,
+        take_features_s=worker_message_s + at["host.worker.s_per_id"] * q.ids,
         dedup_s=stage["dedup"],
-        ask_s=per_server_s + 0.5 * profile["host.worker.s_per_row"] * q.rows / servers,
+        ask_s=per_server_s + 0.5 * at["host.worker.s_per_row"] * q.rows / servers,
         take_rows_s=per_server_s + rows_s,
         pool_s=stage["pool"],
         send_pooled_s=worker_message_s + pooled_s,
         take_gradients_s=worker_message_s + pooled_s,
         unpool_s=stage["un-pool"],
-        send_update_s=per_server_s + rows_s + 0.5 * profile["host.worker.s_per_row"] * q.rows / servers,
+        send_update_s=per_server_s + rows_s + 0.5 * at["host.worker.s_per_row"] * q.rows / servers,
         take_ack_s=per_server_s,
         keys_bytes=q.keys_bytes,
         rows_bytes=q.rows_bytes,
@@ -138,7 +134,7 @@ def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
         reply_update_s=request_s,
         lookup_s=share * server_rows_s,
         update_s=(1.0 - share) * server_rows_s,
-        gather_s=(profile["host.server.gather_s_per_row"] * q.rows + profile["host.server.gather_s_per_value"] * q.row_values) / servers,
+        gather_s=(at["host.server.gather_s_per_row"] * q.rows + at["host.server.gather_s_per_value"] * q.row_values) / servers,
         distinct_in_step=_distinct_in_step(scenario, q),
         dense_update_s=dense_s,
         slice_bytes=q.slice_bytes,
@@ -148,17 +144,38 @@ def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
         take_pooled_s=rank_message_s + rank_byte_s * q.pooled_bytes,
         send_gradients_s=rank_message_s + rank_byte_s * q.pooled_bytes,
         train_s=stage["train"] - optimizer_s,
-        reduce_s=_reduce_s(scenario, profile, q),
+        reduce_s=_reduce_s(scenario, at, q),
         optimizer_s=optimizer_s,
         exchange_s=exchange_s / (2.0 * servers),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Paced:
+    """A profile whose constants take `paces` times longer, those that are named there."""
+
+    profile: Constants
+    paces: Mapping[str, float]
+
+    def __getitem__(self, name: str) -> float:
+        return self.profile[name] * self.paces.get(name, 1.0)
+
+
+def _at_pace(profile: Profile, q: Quantities, pace: float) -> Constants:
+    """Return the constants at a pace of the machine, for batches of this footprint."""
+    of_stages = stage_paces(profile, q, pace)
+    paces = {name: of_stages[stage] for stage, terms in stage_terms(q).items() for name in terms}
+    paces |= {"host.loader.draw_s_per_id": of_stages["loader"]}
+    paces |= dict.fromkeys(("host.server.gather_s_per_row", "host.server.gather_s_per_value"), of_stages["server"])
+    paces |= {name: pace for kind in REDUCTIONS.values() for name in reduction_terms(q, kind)}
+    return _Paced(profile, paces)
 
 
 def _only(terms: Terms, *prefixes: str) -> Terms:
     return {name: count for name, count in terms.items() if name.startswith(prefixes)}
 
 
-def _drawing_s(scenario: Scenario, profile: Profile, q: Quantities) -> float:
+def _drawing_s(scenario: Scenario, profile: Constants, q: Quantities) -> float:
     """Return what drawing a synthetic batch costs; a batch of a few distinct ones is in memory."""
     data = scenario.workload.data
     return 0.0 if data.kind != "synthetic" or data.distinct_batches is not None else profile["host.loader.draw_s_per_id"] * q.ids
@@ -171,7 +188,7 @@ def _distinct_in_step(scenario: Scenario, q: Quantities) -> float:
     return rows / q.rows
 
 
-def _reduce_s(scenario: Scenario, profile: Profile, q: Quantities) -> float:
+def _reduce_s(scenario: Scenario, profile: Constants, q: Quantities) -> float:
     """Return one rank's processor time in the all-reduce, measured on a crowded machine."""
     kind = REDUCTIONS.get(scenario.schedule.mode)
     return 0.0 if q.ranks == 1 or kind is None else stage_seconds(profile, reduction_terms(q, kind))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import exp, hypot, log, sqrt
 
 from persia.scenario import Profile, Scenario
-from simulator.host_costs import REDUCTIONS, quantities, relative_error_of, stage_seconds, stage_terms
+from simulator.host_costs import REDUCTIONS, is_crowded, quantities, relative_error_of, stage_seconds, stage_terms
 from simulator.result import Interval, Prediction
 
 _Z90 = 1.645
@@ -23,7 +23,7 @@ def predict(scenario: Scenario, profile: Profile, samples_per_s: float) -> Predi
     seconds = {stage: stage_seconds(profile, terms) for stage, terms in stage_terms(q).items()}
     total_s = sum(seconds.values())
     shares = {stage: spent_s / total_s for stage, spent_s in seconds.items()}
-    if scenario.ranks * (scenario.schedule.staleness_permits or 1) > 1:
+    if is_crowded(scenario):
         shares |= {f"crowd_{stage}": share for stage, share in shares.items()}
     if scenario.ranks > 1 and scenario.schedule.mode in REDUCTIONS:
         shares["reduction"] = shares["train"]

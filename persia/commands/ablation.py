@@ -11,7 +11,7 @@ from statistics import fmean
 import yaml
 
 from persia.scenario import Scenario, load_profile
-from simulator.validation.predict import at_pace, predict
+from simulator.validation.predict import at_pace, predict, readings_of
 from simulator.validation.result import Ablation, CaseResult, Validation
 
 ScenarioOf = Callable[[CaseResult, Sequence[str]], Scenario]
@@ -34,13 +34,13 @@ LEFT_OUT = (
     _Without(name="host overhead per command and message", constants=dict.fromkeys(_OVERHEAD, 0.0)),
     _Without(name="sharing of the cores", constants={"host.cores": _MANY_CORES}),
     _Without(name="popularity skew (IDs uniform)", constants={}, overrides=("model.features[0].zipf=0",)),
-    _Without(name="what crowding changes of a thread's work", constants={"_fixed": 1.0, "_sized": 1.0}),
+    _Without(name="what crowding changes of a thread's work", constants={"_fixed": 1.0, "_sized": 1.0, "_per_footprint": 0.0}),
 )
 
 
 def predict_again(validation: Validation, scenario_of: ScenarioOf, profile: Path) -> Validation:
     """Return the validation with every measured case predicted from this profile."""
-    cases = [_predicted(case, scenario_of, [f"simulation.profile={profile}"]) for case in validation.cases]
+    cases = _predicted(validation.cases, scenario_of, [f"simulation.profile={profile}"])
     return replace(validation, cases=cases, profile=load_profile(str(profile)).name)
 
 
@@ -55,18 +55,24 @@ def ablate(validation: Validation, scenario_of: ScenarioOf, profile: Path) -> li
             changed = Path(place) / f"without-{number}.yaml"
             changed.write_text(_changed(profile, piece.constants), encoding="utf-8")
             settings = [f"simulation.profile={changed}", f"simulation.steps={_STEPS}", *piece.overrides]
-            errors = [abs(error) for case in validation.cases if (error := _predicted(case, scenario_of, settings).error_pct) is not None]
+            predicted = _predicted(validation.cases, scenario_of, settings)
+            errors = [abs(case.error_pct) for case in predicted if case.error_pct is not None]
             if errors:
                 rows.append(Ablation(name=piece.name, mape_pct=fmean(errors), max_error_pct=max(errors)))
     return rows
 
 
-def _predicted(case: CaseResult, scenario_of: ScenarioOf, settings: Sequence[str]) -> CaseResult:
-    if case.measured is None:
-        return case
-    scenario = at_pace(scenario_of(case, settings), case.memory_s)
-    simulated, interval, _ = predict(scenario)
-    return replace(case, simulated=simulated, predicted=interval, pace=scenario.simulation.pace)
+def _predicted(cases: Sequence[CaseResult], scenario_of: ScenarioOf, settings: Sequence[str]) -> list[CaseResult]:
+    """Return the cases predicted anew, those that have been measured."""
+    found = []
+    for number, case in enumerate(cases):
+        if case.measured is None:
+            found.append(case)
+            continue
+        scenario = at_pace(scenario_of(case, settings), readings_of(cases[: number + 1]))
+        simulated, interval, _ = predict(scenario)
+        found.append(replace(case, simulated=simulated, predicted=interval, pace=scenario.simulation.pace))
+    return found
 
 
 def _changed(profile: Path, constants: Mapping[str, float]) -> str:

@@ -20,11 +20,12 @@ from persia.runtime.plan import make_plan
 from persia.runtime.tables import room_for_tables
 from persia.scenario import Scenario, load_profile
 from simulator.excuse import Infeasible
+from simulator.host_costs import is_crowded
 from simulator.validation.cases import Case
 from simulator.validation.combine import combine, relative_half_width
 from simulator.validation.noise import Noise, watch_noise
-from simulator.validation.predict import at_pace, predict
-from simulator.validation.result import CaseResult, Repeat, Validation, World, mean_memory_s
+from simulator.validation.predict import at_pace, predict, readings_of
+from simulator.validation.result import CaseResult, Repeat, Validation, World
 
 Keep = Callable[[Validation], None]
 """Hears of the cases done so far, after each."""
@@ -78,7 +79,7 @@ def validate_cases(
     with Interrupts(ends_process=True) as interrupts:
         for number, case in enumerate(cases):
             interrupts.check()
-            done = _case(case, setting, interrupts, partial(show, number))
+            done = _case(case, validation.cases, setting, interrupts, partial(show, number))
             validation = replace(validation, cases=(*validation.cases, done))
             keep(validation)
     return validation
@@ -87,7 +88,9 @@ def validate_cases(
 _Run = tuple[RealRun, Noise]
 
 
-def _case(case: Case, setting: Setting, interrupts: Interrupts, show: Callable[[str, float], None]) -> CaseResult:
+def _case(
+    case: Case, earlier: Sequence[CaseResult], setting: Setting, interrupts: Interrupts, show: Callable[[str, float], None]
+) -> CaseResult:
     """Run one case in both worlds."""
     mode = case.settings.get("schedule.mode", "")
     try:
@@ -108,11 +111,7 @@ def _case(case: Case, setting: Setting, interrupts: Interrupts, show: Callable[[
     except (RunFailed, TooSlow) as error:
         failure = f"the real run failed: {error}"
     used = _used(runs)
-    repeats = [_repeat(each, each in used) for each in runs]
-    paced = at_pace(scenario, mean_memory_s([repeat for repeat in repeats if repeat.used]))
-    if paced != scenario:
-        simulated, predicted, _ = predict(paced)
-    return CaseResult(
+    done = CaseResult(
         name=case.name,
         mode=mode,
         settings=case.settings,
@@ -120,10 +119,15 @@ def _case(case: Case, setting: Setting, interrupts: Interrupts, show: Callable[[
         measured=measured_world([run for run, _ in used], scenario.ranks) if used and not failure else None,
         simulated=simulated,
         predicted=predicted,
-        repeats=repeats,
+        repeats=[_repeat(each, each in used) for each in runs],
         failure=failure,
-        pace=paced.simulation.pace,
+        crowded=is_crowded(scenario),
     )
+    paced = at_pace(scenario, readings_of([*earlier, done]))
+    if paced == scenario:
+        return done
+    simulated, predicted, _ = predict(paced)
+    return replace(done, simulated=simulated, predicted=predicted, pace=paced.simulation.pace)
 
 
 def _repeat(measured: _Run, used: bool) -> Repeat:

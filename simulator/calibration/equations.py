@@ -13,11 +13,19 @@ from math import fsum, log
 from statistics import fmean, geometric_mean
 from typing import NamedTuple
 
-from simulator.host_costs import Constants, Quantities, Terms, crowd_terms, footprint, reduction_terms, stage_seconds, stage_terms
+from simulator.host_costs import (
+    Constants,
+    Quantities,
+    Terms,
+    crowd_terms,
+    footprint,
+    reduction_terms,
+    slowdowns,
+    stage_paces,
+    stage_terms,
+)
 
 _WORKER = ("dedup", "pool", "un-pool")
-
-_Pace = tuple[float, float]
 
 
 class Equation(NamedTuple):
@@ -35,7 +43,8 @@ Equations = Mapping[str, Sequence[Equation]]
 class PointTimes:
     """One point: a batch's quantities, processor seconds by (role, thread) and of each stage's spans, seconds from batch to batch.
 
-    `memory_s` is what the memory probe's reads took meanwhile.  At a crowded point several batches are under way at once.
+    `memory_s` is what the memory probe's reads took meanwhile; `session_s` when this calibration began, in seconds since the
+    epoch.  At a crowded point several batches are under way at once.
     """
 
     quantities: Quantities
@@ -43,6 +52,7 @@ class PointTimes:
     span_s: Mapping[str, float]
     step_s: float
     memory_s: float
+    session_s: float = 0.0
     crowded: bool = False
     reduction: str = ""  # the kind of all-reduce that its ranks take part in
 
@@ -77,53 +87,68 @@ def equations(points: Sequence[PointTimes]) -> Equations:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usual:
-    """The usual conditions, of which all constants are: the memory probe's seconds and a batch's footprint, means over the points."""
+    """The usual conditions, of which all constants are, means over the points.
+
+    They are the memory probe's seconds beside idle cores and on a crowded machine, and a batch's footprint.
+    """
 
     memory_s: float
+    crowded_memory_s: float
     footprint: float
 
     @classmethod
     def of(cls, points: Sequence[PointTimes]) -> Usual:
-        """Return the means over the points, of the seconds the geometric one."""
+        """Return the means over the points, of the seconds the geometric one; without crowded points those of the others count."""
+        alone = [point for point in points if not point.crowded]
+        crowded = [point for point in points if point.crowded] or alone
         return cls(
-            memory_s=geometric_mean(point.memory_s for point in points),
-            footprint=fmean(footprint(point.quantities) for point in points),
+            memory_s=geometric_mean(point.memory_s for point in alone),
+            crowded_memory_s=geometric_mean(point.memory_s for point in crowded),
+            footprint=fmean(footprint(point.quantities) for point in alone),
         )
 
-    def condition(self, point: PointTimes) -> tuple[float, float]:
-        """Return how far a point is from usual: the logarithm of its memory's slowness, and the difference of its footprint."""
-        return log(point.memory_s / self.memory_s), footprint(point.quantities) - self.footprint
+    def slower(self, points: Sequence[PointTimes]) -> list[tuple[float, float]]:
+        """Return how much slower than usual the memory was at each point, as a logarithm: in its session, and beside that."""
+        found = [log(point.memory_s / (self.crowded_memory_s if point.crowded else self.memory_s)) for point in points]
+        sessions: dict[float, list[float]] = defaultdict(list)
+        for point, slower in zip(points, found, strict=True):
+            sessions[point.session_s].append(slower)
+        means = {session_s: fmean(each) for session_s, each in sessions.items()}
+        return [(means[point.session_s], slower - means[point.session_s]) for point, slower in zip(points, found, strict=True)]
+
+    def larger(self, point: PointTimes) -> float:
+        """Return how far a point's footprint is from the usual one."""
+        return footprint(point.quantities) - self.footprint
 
 
-def crowd_equations(points: Sequence[PointTimes], constants: Constants, paces: Sequence[float], cores: float) -> Equations:
+def crowd_equations(points: Sequence[PointTimes], constants: Constants, paces: Sequence[Mapping[str, float]], cores: float) -> Equations:
     """Return every stage's equations at crowded points, given what its work takes alone.
 
-    `paces` is how many times longer all work would take at each point, were it not crowded.  Where only a part of the other
-    cores is busy on average, only that part of the work is crowded; the rest is known.  An equation that says nothing of a
-    stage has zero seconds.
+    `paces` is how many times longer each stage's work would take at each point, were it not crowded.  Where only a part of
+    the other cores is busy on average, only that part of the work is crowded; the rest is known.  An equation that says
+    nothing of a stage has zero seconds.
     """
     found: dict[str, list[Equation]] = defaultdict(list)
-    for point, pace in zip(points, paces, strict=True):
+    for point, of_stages in zip(points, paces, strict=True):
         stages, busy = point.stages(), others_busy(point, cores)
         for stage, terms in crowd_terms(constants, point.quantities).items():
             crowded = {name: busy * seconds for name, seconds in terms.items()}
             says = not (stage == "train" and point.reduction)
-            found[stage].append(Equation(crowded, stages[stage] / pace if says else 0.0, (1.0 - busy) * sum(terms.values())))
+            found[stage].append(Equation(crowded, stages[stage] / of_stages[stage] if says else 0.0, (1.0 - busy) * sum(terms.values())))
     return found
 
 
-def reduction_equations(points: Sequence[PointTimes], constants: Constants, paces: Sequence[_Pace], cores: float) -> Sequence[Equation]:
-    """Return the equations of the all-reduce: what a training thread takes, its training known.
+def reduction_equations(points: Sequence[PointTimes], constants: Constants, paces: Sequence[float], cores: float) -> Sequence[Equation]:
+    """Return the equations of the all-reduce, which is always crowded: what a training thread takes, its training known.
 
-    `paces` is how many times longer work takes at each point beside idle cores and beside busy ones, crowding apart; the
-    all-reduce is always crowded.
+    `paces` is how many times longer than usual work takes at each point, whatever the size of its batch and crowding.
     """
     found = []
-    for point, (pace, crowded_pace) in zip(points, paces, strict=True):
-        terms, busy = crowd_terms(constants, point.quantities)["train"], max(0.0, others_busy(point, cores))
-        train_s = (1.0 - busy) * pace * sum(terms.values()) + busy * crowded_pace * stage_seconds(constants, terms)
-        terms = reduction_terms(point.quantities, point.reduction)
-        found.append(Equation(terms, point.stages()["train"] / crowded_pace, train_s / crowded_pace))
+    for point, pace in zip(points, paces, strict=True):
+        q, busy = point.quantities, max(0.0, others_busy(point, cores))
+        alone_s = stage_paces(constants, q, pace)["train"] * sum(crowd_terms(constants, q)["train"].values())
+        train_s = (1.0 + busy * (slowdowns(constants, q)["train"] - 1.0)) * alone_s
+        found.append(Equation(reduction_terms(q, point.reduction), point.stages()["train"] / pace, train_s / pace))
     return found
 
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp
-from operator import mul
+from math import nan
+from typing import Any
 
 import numpy as np
 from scipy.optimize import lsq_linear, nnls
@@ -25,8 +25,10 @@ _Z90 = 1.645  # of a normal distribution's 90 % interval
 _ROUNDS = 5  # of weighing anew and leaving out what a disturbance of the machine has spoilt
 _OUTLIER = 3.5  # deviations
 _PRIOR = 0.5  # weight of a further equation, over that of a point's
-_PACE_ROUNDS = 8
-_EXPONENTS = 0.0, 2.0  # bounds
+_PACE_ROUNDS = 12
+_EXPONENTS = 0.0, 2.0  # bounds of what all stages have in common
+_APART = 0.2  # about how far a stage's exponent is from the common one
+_MACHINE, _PRIOR_OF_MACHINE = 0.5, 0.6  # exponent of the first reading as far as the points do not tell, and the weight of that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,43 +96,82 @@ def interval(value: float, error: float) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paces:
-    """How many times longer all stages of a point take than under the usual conditions: `of_points`, point by point.
+    """How many times longer a point takes than under the usual conditions, whatever the size of its batch: `of_points`.
 
-    They follow the conditions with these `exponents`, up to a relative error of `drift`.
+    All stages share a point's pace; each follows it with its own `sensitivity`, one on average, and the size of a batch with
+    exponents of its own.  The pace follows what was read of the machine with the `machine` exponents, up to a relative error
+    of `drift`.
     """
 
     of_points: Sequence[float]
-    exponents: Sequence[float]
+    machine: Sequence[float]
+    sensitivity: Mapping[str, float]
+    sizes: Mapping[str, Sequence[float]]
     drift: float
-
-    def at(self, condition: Sequence[float]) -> float:
-        """Return the pace under a condition, given by how far it is from usual."""
-        return exp(sum(map(mul, self.exponents, condition)))
 
 
 def fit_all(
-    equations: Mapping[str, Sequence[Equation]], conditions: Sequence[Sequence[float]], *, about_one: bool = False
+    equations: Mapping[str, Sequence[Equation]],
+    sizes: Sequence[Sequence[float]],
+    machine: Sequence[Sequence[float]],
+    *,
+    sensitivity: Mapping[str, float] | None = None,
+    about_one: bool = False,
 ) -> tuple[dict[str, Fitted], Paces]:
     """Return the fit of every stage, and every point's pace.
 
-    Equations and conditions, which are zero where all is as usual, stand in the order of the points.  What all stages have in
-    common is no constant of a stage's: a machine that others share is faster at one moment and slower at the next, and a large
-    batch finds less of its data in the cores' caches.  A point's pace is the median of its stages' residuals, so that no stage
-    decides alone; constants are those of the usual conditions.
+    Equations, how large each point's batch is and what was read of the machine, both zero where all is as usual, stand in the
+    order of the points.  What all stages have in common is no constant of a stage's: a machine that others share is faster at
+    one moment and slower at the next.  A point's pace is the median of its stages' residuals, so that no stage decides alone;
+    how a stage follows it, unless `sensitivity` says that, and the size of a batch differs from the others as far as its
+    residuals beside theirs say so.  Constants are those of the usual conditions.
     """
-    paces = np.ones(len(conditions))
-    known = np.column_stack([paces, np.array(conditions)])
-    bounds = [-np.inf, *[_EXPONENTS[0]] * (known.shape[1] - 1)], [np.inf, *[_EXPONENTS[1]] * (known.shape[1] - 1)]
+    size, read = np.array(sizes), np.array(machine).reshape(len(sizes), -1)
+    design = np.column_stack([np.ones(len(size)), read, size])
+    bounds = [-np.inf, *[_EXPONENTS[0]] * (design.shape[1] - 1)], [np.inf, *[_EXPONENTS[1]] * (design.shape[1] - 1)]
+    prior = _PRIOR_OF_MACHINE * np.eye(design.shape[1])[1:2] if read.shape[1] else np.empty((0, design.shape[1]))
+    follows = {stage: 1.0 if sensitivity is None else sensitivity[stage] for stage in equations}
+    paces = {stage: np.ones(len(size)) for stage in equations}
     for _ in range(_PACE_ROUNDS):
-        fitted, logs = {}, []
+        fitted, logs = {}, {}
         for stage, each in equations.items():
-            found = fitted[stage] = fit([e._replace(seconds=e.seconds / pace) for e, pace in zip(each, paces, strict=True)], about_one)
-            expected_s = [e.known_s + sum(found.constants.get(name, 0.0) * count for name, count in e.terms.items()) for e in each]
-            logs.append(
-                [np.log(e.seconds / of_s) if min(e.seconds, of_s) > 0.0 else np.nan for e, of_s in zip(each, expected_s, strict=True)]
-            )
-        common = np.nanmedian(np.array(logs), axis=0)
-        solved = lsq_linear(known, common, bounds).x
-        paces = np.exp(common - solved[0])
-    drift = float((common - known @ solved).std(ddof=known.shape[1]))
-    return fitted, Paces(of_points=paces.tolist(), exponents=solved[1:].tolist(), drift=drift)
+            usual = [e._replace(seconds=e.seconds / pace) for e, pace in zip(each, paces[stage], strict=True)]
+            fitted[stage] = fit(usual, about_one)
+            logs[stage] = _logs(each, fitted[stage])
+        shared = np.nanmedian(np.array(list(logs.values())), axis=0)
+        solved = lsq_linear(np.vstack([design, prior]), np.append(shared, [_MACHINE * _PRIOR_OF_MACHINE] * len(prior)), bounds).x
+        of_machine, of_size = solved[1 : 1 + read.shape[1]], solved[1 + read.shape[1] :]
+        pace = shared - solved[0] - size @ of_size
+        exponents = {}
+        for stage, each in logs.items():
+            if sensitivity is None:
+                more, *apart = _apart(np.column_stack([pace, size]), each - shared)
+                follows[stage] = 1.0 + float(more)
+            else:
+                apart = _apart(size, each - shared - (follows[stage] - 1.0) * pace)
+            exponents[stage] = of_size + np.array(apart)
+            paces[stage] = np.exp(follows[stage] * pace + size @ exponents[stage])
+    return fitted, Paces(
+        of_points=np.exp(pace).tolist(),
+        machine=of_machine.tolist(),
+        sensitivity=follows,
+        sizes={stage: each.tolist() for stage, each in exponents.items()},
+        drift=float((pace - read @ of_machine).std(ddof=design.shape[1])),
+    )
+
+
+def _logs(equations: Sequence[Equation], fitted: Fitted) -> Any:
+    """Return the logarithm of what was measured over what is expected, NaN for an equation that says nothing."""
+    expected_s = [each.known_s + sum(fitted.constants.get(name, 0.0) * count for name, count in each.terms.items()) for each in equations]
+    pairs = [(each.seconds, of_s) for each, of_s in zip(equations, expected_s, strict=True)]
+    return np.array([np.log(measured_s / of_s) if min(measured_s, of_s) > 0.0 else nan for measured_s, of_s in pairs])
+
+
+def _apart(known: Any, residual: Any) -> Any:
+    """Return how far a stage's exponents are from the common ones: zero as far as its residuals do not say otherwise."""
+    residual = residual - np.nanmedian(residual)
+    deviation = max(1.4826 * np.nanmedian(np.abs(residual)), 1e-6)
+    sound = np.abs(residual) <= _OUTLIER * deviation
+    centred = known[sound] - known[sound].mean(axis=0)
+    ridge = (deviation / _APART) ** 2 * np.eye(known.shape[1])
+    return np.linalg.solve(centred.T @ centred + ridge, centred.T @ (residual[sound] - residual[sound].mean()))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import exp
+from operator import mul
 from statistics import pstdev
 
 from simulator.calibration.equations import (
@@ -15,7 +17,7 @@ from simulator.calibration.equations import (
     reduction_equations,
 )
 from simulator.calibration.fit import Fitted, Paces, fit, fit_all
-from simulator.host_costs import crowd_factors, footprint_paces, stage_terms
+from simulator.host_costs import condition_exponents, crowd_factors, crowd_footprint
 
 _BUSY_LEAST = 0.3  # of the other cores
 _CROWDED_LEAST = 6  # points
@@ -25,7 +27,7 @@ _CROWDED_LEAST = 6  # points
 class Machine:
     """The fits of every stage; constants that belong to no stage; how many times longer than usual each point took.
 
-    A point's pace is what neither the size of its batch nor crowding explains.
+    A point's pace is what all stages share and neither the size of its batch nor crowding explains.
     """
 
     fitted: Mapping[str, Fitted]
@@ -36,55 +38,61 @@ class Machine:
 def fit_machine(points: Sequence[PointTimes], cores: float) -> Machine:
     """Return what the points say of a machine with so many cores."""
     alone = [point for point in points if not point.crowded]
-    usual = Usual.of(alone)
-    fitted, idle = fit_all(equations(alone), [usual.condition(point) for point in alone])
+    usual = Usual.of(points)
+    slower = usual.slower(points)
+    of_idle = [each for point, each in zip(points, slower, strict=True) if not point.crowded]
+    fitted, idle = fit_all(equations(alone), [[usual.larger(point)] for point in alone], of_idle)
     of_alone = iter(idle.of_points)
-    paces = [
-        idle.at((slower, 0.0)) if point.crowded else next(of_alone) / idle.at((0.0, larger))
-        for point, (slower, larger) in ((point, usual.condition(point)) for point in points)
-    ]
+    paces = [_at(idle, each) if point.crowded else next(of_alone) for point, each in zip(points, slower, strict=True)]
+    crowd: dict[str, float] = {}
     busy = [number for number, point in enumerate(points) if point.crowded and others_busy(point, cores) >= _BUSY_LEAST]
-    crowded = idle
     if len(busy) >= _CROWDED_LEAST:  # else there are so many cores that the points do not fill them, or only one
-        crowd, crowded = _fit_crowd([points[number] for number in busy], usual, idle, _constants(fitted), cores)
-        fitted |= crowd
+        factors, crowded = _fit_crowd(
+            [points[number] for number in busy], [paces[number] for number in busy], usual, idle, _constants(fitted), cores
+        )
+        fitted |= factors
+        crowd = {crowd_footprint(stage): exponent for stage, (exponent,) in crowded.sizes.items()}
         for number, pace in zip(busy, crowded.of_points, strict=True):
             paces[number] *= pace
-    memory_exponent, footprint_exponent = idle.exponents
     constants = {
-        **dict.fromkeys((name for stage in stage_terms(points[0].quantities) for name in crowd_factors(stage)), 1.0),
         "host.memory_s": usual.memory_s,
-        "host.memory_exponent": memory_exponent,
-        "host.memory_cv": pstdev(usual.condition(point)[0] for point in points),
+        "host.crowded_memory_s": usual.crowded_memory_s,
+        "host.memory_exponent": idle.machine[0],
+        "host.moment_exponent": idle.machine[1],
+        "host.memory_cv": pstdev(map(sum, slower)),
         "host.footprint": usual.footprint,
-        "host.footprint_exponent": footprint_exponent,
-        "host.crowded_footprint_exponent": footprint_exponent if crowded is idle else footprint_exponent + crowded.exponents[0],
         "host.drift": idle.drift,
     }
+    for stage, (exponent,) in idle.sizes.items():
+        sensitivity, size = condition_exponents(stage)
+        constants |= {sensitivity: idle.sensitivity[stage], size: exponent}
+        constants |= {**dict.fromkeys(crowd_factors(stage), 1.0), crowd_footprint(stage): crowd.get(crowd_footprint(stage), 0.0)}
     fitted["reduction"] = _fit_reduction(points, paces, {**constants, **_constants(fitted)}, cores)
     return Machine(fitted=fitted, constants=constants, paces=paces)
 
 
 def _fit_crowd(
-    points: Sequence[PointTimes], usual: Usual, idle: Paces, constants: Mapping[str, float], cores: float
+    points: Sequence[PointTimes], paces: Sequence[float], usual: Usual, idle: Paces, constants: Mapping[str, float], cores: float
 ) -> tuple[dict[str, Fitted], Paces]:
     """Return the factors of every stage on a crowded machine, and the points' paces apart from what is known of them."""
-    larger = [(others_busy(point, cores) * usual.condition(point)[1],) for point in points]  # of what is crowded only
-    found = crowd_equations(points, constants, [idle.at(usual.condition(point)) for point in points], cores)
-    fitted, paces = fit_all(found, larger, about_one=True)
-    unexplained = [pace / paces.at(each) for pace, each in zip(paces.of_points, larger, strict=True)]
-    factors = {f"crowd_{stage}": each for stage, each in fitted.items()}
-    return factors, Paces(of_points=unexplained, exponents=paces.exponents, drift=paces.drift)
+    alone = []
+    for point, pace in zip(points, paces, strict=True):
+        larger = usual.larger(point)
+        alone.append({stage: pace ** idle.sensitivity[stage] * exp(exponent * larger) for stage, (exponent,) in idle.sizes.items()})
+    found = crowd_equations(points, constants, alone, cores)
+    sizes = [[others_busy(point, cores) * usual.larger(point)] for point in points]  # of what is crowded only
+    fitted, crowded = fit_all(found, sizes, [()] * len(points), sensitivity=idle.sensitivity, about_one=True)
+    return {f"crowd_{stage}": each for stage, each in fitted.items()}, crowded
+
+
+def _at(paces: Paces, slower: Sequence[float]) -> float:
+    """Return the pace where the memory is so much slower than usual."""
+    return exp(sum(map(mul, paces.machine, slower)))
 
 
 def _fit_reduction(points: Sequence[PointTimes], paces: Sequence[float], constants: Mapping[str, float], cores: float) -> Fitted:
-    reducing, at_paces = [], []
-    for point, pace in zip(points, paces, strict=True):
-        if point.reduction:
-            alone, crowded = footprint_paces(constants, point.quantities)
-            reducing.append(point)
-            at_paces.append((pace * alone, pace * crowded))
-    return fit(reduction_equations(reducing, constants, at_paces, cores))
+    reducing = [(point, pace) for point, pace in zip(points, paces, strict=True) if point.reduction]
+    return fit(reduction_equations([point for point, _ in reducing], constants, [pace for _, pace in reducing], cores))
 
 
 def _constants(fitted: Mapping[str, Fitted]) -> dict[str, float]:

@@ -61,6 +61,7 @@ def write_points(path: Path, points: Sequence[PointTimes]) -> None:
             "reduction": point.reduction,
             "thread_s": _joined(point.thread_s),
             "memory_s": point.memory_s,
+            "session_s": point.session_s,
             "span_s": dict(point.span_s),
         }
         for point in points
@@ -79,6 +80,7 @@ def read_points(path: Path) -> list[PointTimes]:
             thread_s=_split(row["thread_s"]),
             span_s=row["span_s"],
             memory_s=row["memory_s"],
+            session_s=row["session_s"],
         )
         for row in json.loads(path.read_text(encoding="utf-8"))
     ]

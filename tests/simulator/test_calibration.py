@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,12 +30,15 @@ from simulator.calibration.store import Calibrated, read_points, write_points, w
 from simulator.calibration.waking import wait_s
 from simulator.host_costs import (
     Quantities,
+    Reading,
+    condition_exponents,
     crowd_factors,
-    crowd_terms,
-    footprint_paces,
+    crowd_footprint,
     memory_pace,
     quantities,
     reduction_terms,
+    slowdowns,
+    stage_paces,
     stage_seconds,
     stage_terms,
 )
@@ -125,9 +129,10 @@ def test_fewer_points_than_constants_are_refused() -> None:
         fit([Equation(stage_terms(q)["un-pool"], 1.0) for q in drawn(2)])
 
 
-def made_up(q: Quantities) -> PointTimes:
-    """Return what a rig would show of a machine with the planted constants."""
+def made_up(q: Quantities, paces: Mapping[str, float] | None = None) -> PointTimes:
+    """Return what a rig would show of a machine with the planted constants, at a pace of each stage."""
     spent = {stage: sum(planted(name) * count for name, count in terms.items()) for stage, terms in stage_terms(q).items()}
+    spent = {stage: seconds * (paces or {}).get(stage, 1.0) for stage, seconds in spent.items()}
     thread = {
         ("loader", "main"): spent["loader"],
         ("embedding_worker", "main"): spent["dedup"] + spent["pool"] + spent["un-pool"] + spent["worker rest"],
@@ -185,18 +190,28 @@ def test_a_calibration_is_a_profile_with_intervals_a_machine_and_a_domain(tmp_pa
 FACTORS = {"fixed": 0.7, "sized": 1.25}
 REDUCE = {"host.reduce.after_backward_s_per_step": 1e-3, "host.reduce.s_per_hop": 2e-4, "host.reduce.s_per_byte": 1e-9}
 REDUCE["host.reduce.overlapped_s_per_step"] = 2e-3
-CONDITIONS = {"host.memory_s": MEMORY_S, "host.memory_exponent": 0.4, "host.footprint": 0.6, "host.footprint_exponent": 0.3}
-CONDITIONS["host.crowded_footprint_exponent"] = 0.5
+SESSION_POINTS = 20
 
 
-def paced(point: PointTimes, pace: float, memory_s: float = MEMORY_S) -> PointTimes:
-    return replace(
-        point,
-        thread_s={key: pace * seconds for key, seconds in point.thread_s.items()},
-        span_s={key: pace * seconds for key, seconds in point.span_s.items()},
-        step_s=pace * point.step_s,
-        memory_s=memory_s,
-    )
+def conditions(footprint: float, *, sensitive: bool) -> dict[str, float]:
+    """Return what a machine's conditions make of its work: a lot, or nothing."""
+    found = {"host.memory_s": MEMORY_S, "host.crowded_memory_s": MEMORY_S, "host.footprint": footprint}
+    found |= {"host.memory_exponent": 0.8, "host.moment_exponent": 0.3}
+    for stage in stage_terms(drawn(1)[0]):
+        memory, size = condition_exponents(stage)
+        of_stage = (1.0, 0.0, 0.0) if not sensitive else (0.6, 0.1, 0.2) if stage == "train" else (1.0, 0.4, 0.2)
+        found |= dict(zip((memory, size, crowd_footprint(stage)), of_stage, strict=True))
+    return found
+
+
+def readings(count: int, generator: np.random.Generator) -> list[tuple[float, float]]:
+    """Return of each point how much slower than usual the memory is, in its session and beside that."""
+    sessions = 0.2 * generator.standard_normal(-(-count // SESSION_POINTS))
+    return [(float(sessions[number // SESSION_POINTS]), 0.2 * float(generator.standard_normal())) for number in range(count)]
+
+
+def read(point: PointTimes, number: int, slower: tuple[float, float]) -> PointTimes:
+    return replace(point, memory_s=MEMORY_S * float(np.exp(sum(slower))), session_s=1000.0 * (number // SESSION_POINTS))
 
 
 def all_planted(q: Quantities) -> dict[str, float]:
@@ -207,13 +222,17 @@ def all_factors() -> dict[str, float]:
     return {name: FACTORS[name.rpartition("_")[2]] for stage in stage_terms(drawn(1)[0]) for name in crowd_factors(stage)}
 
 
-def crowded(q: Quantities, reduction: str = "", busy: float = 1.0) -> PointTimes:
+def crowded(
+    q: Quantities, reduction: str = "", busy: float = 1.0, *, pace: float = 1.0, of_machine: Mapping[str, float] | None = None
+) -> PointTimes:
     """Return what a machine of two cores would show, the second of which is busy for a part of the time."""
+    constants = all_planted(q) | all_factors() | (of_machine or conditions(0.6, sensitive=False))
+    paces, slower = stage_paces(constants, q, pace), slowdowns(constants, q)
     spent = {}
-    for stage, terms in crowd_terms(all_planted(q), q).items():
-        spent[stage] = busy * stage_seconds(all_factors(), terms) + (1.0 - busy) * sum(terms.values())
+    for stage, terms in stage_terms(q).items():
+        spent[stage] = (1.0 + busy * (slower[stage] - 1.0)) * paces[stage] * stage_seconds(constants, terms)
     if reduction:
-        spent["train"] += stage_seconds(REDUCE, reduction_terms(q, reduction))
+        spent["train"] += pace * stage_seconds(REDUCE, reduction_terms(q, reduction))
     spans = {stage: spent[stage] for stage in ("dedup", "pool", "un-pool")}
     threads = {"loader": "loader", "parameter_server": "server", "nn_worker": "rank rest"}
     thread_s = {(role, "main"): spent[stage] for role, stage in threads.items()}
@@ -223,34 +242,45 @@ def crowded(q: Quantities, reduction: str = "", busy: float = 1.0) -> PointTimes
     return PointTimes(quantities=q, thread_s=thread_s, span_s=spans, step_s=step_s, memory_s=MEMORY_S, crowded=True, reduction=reduction)
 
 
-def test_what_slows_all_stages_alike_is_no_constant_of_a_stages() -> None:
-    """Memory and footprint are planted, and a pace of each point that nothing explains."""
+def test_what_slows_a_machine_is_no_constant_of_a_stages() -> None:
+    """Memory and footprint are planted, which training follows less than the others, and a pace of each point that nothing explains."""
     generator = np.random.default_rng(5)
-    steady = [made_up(q) for q in drawn(60)]
+    shapes = drawn(120)
+    of_machine = conditions(Usual.of([made_up(q) for q in shapes]).footprint, sensitive=True)
     measured = []
-    for point in steady:
-        memory_s = MEMORY_S * float(np.exp(0.3 * generator.standard_normal()))
-        pace = memory_pace(CONDITIONS, memory_s) * footprint_paces(CONDITIONS, point.quantities)[0]
-        measured.append(paced(point, pace * float(np.exp(0.02 * generator.standard_normal())), memory_s))
+    for number, (q, slower) in enumerate(zip(shapes, readings(120, generator), strict=True)):
+        pace = float(np.exp(0.8 * slower[0] + 0.3 * slower[1] + 0.02 * generator.standard_normal()))
+        measured.append(read(made_up(q, stage_paces(of_machine, q, pace)), number, slower))
     usual = Usual.of(measured)
-    found, told = fit_all(equations(measured), [usual.condition(point) for point in measured])
-    assert told.exponents[0] == pytest.approx(0.4, abs=0.02)
-    assert 0.1 < told.exponents[1] < 0.4  # a part of it is what the stages' constants say
-    assert told.drift < 0.03
+    found, told = fit_all(equations(measured), [[usual.larger(point)] for point in measured], usual.slower(measured))
+    assert told.machine == pytest.approx([0.8, 0.3], abs=0.06)
+    assert told.sensitivity["train"] == pytest.approx(0.6 * told.sensitivity["server"], abs=0.06)
+    assert told.sizes["train"][0] < told.sizes["server"][0] - 0.1
+    assert told.drift < 0.05
     constants = {name: value for each in found.values() for name, value in each.constants.items()}
-    for point in measured:
+    for point, pace in zip(measured, told.of_points, strict=True):
         for stage, terms in stage_terms(point.quantities).items():
-            expected_s = told.at(usual.condition(point)) * sum(constants.get(name, 0.0) * count for name, count in terms.items())
-            assert expected_s == pytest.approx(point.stages()[stage], rel=0.2), stage
+            slowed = pace ** told.sensitivity[stage] * float(np.exp(told.sizes[stage][0] * usual.larger(point)))
+            assert slowed * stage_seconds(constants, terms) == pytest.approx(point.stages()[stage], rel=0.2), stage
+
+
+def test_a_pace_is_of_some_minutes_first_and_of_its_moment_less() -> None:
+    constants = conditions(0.6, sensitive=False) | {"host.crowded_memory_s": 0.5 * MEMORY_S}
+    usual, slow = Reading(MEMORY_S, crowded=False), Reading(2.0 * MEMORY_S, crowded=False)
+    assert memory_pace(constants, usual, [usual]) == pytest.approx(1.0)
+    assert memory_pace(constants, slow, [slow, slow]) == pytest.approx(2.0**0.8)
+    assert memory_pace(constants, slow, [usual, slow]) == pytest.approx(2.0 ** (0.5 * 0.8 + 0.5 * 0.3))
+    crowded_usual = Reading(0.5 * MEMORY_S, crowded=True)  # a core that is awake reads faster
+    assert memory_pace(constants, crowded_usual, [crowded_usual, usual]) == pytest.approx(1.0)
 
 
 def test_what_crowding_changes_is_found_in_points_of_a_crowded_machine() -> None:
     shapes = [quantities(load_scenario(BASE, list(point.overrides))) for point in crowds(24)]
-    measured = [crowded(q, busy=0.4 + 0.025 * number) for number, q in enumerate(shapes)]
+    paces = np.exp(0.1 * np.sin(np.arange(24))).tolist()
+    measured = [crowded(q, busy=0.4 + 0.025 * number, pace=paces[number]) for number, q in enumerate(shapes)]
     assert [others_busy(point, 2.0) for point in measured] == pytest.approx([0.4 + 0.025 * number for number in range(24)])
-    paces = np.exp(0.1 * np.sin(np.arange(24)))
-    moved = [paced(point, float(pace)) for point, pace in zip(measured, paces, strict=True)]
-    found, told = fit_all(crowd_equations(moved, all_planted(shapes[0]), paces.tolist(), 2.0), [(0.0,)] * 24)
+    alone = [dict.fromkeys(stage_terms(shapes[0]), pace) for pace in paces]
+    found, told = fit_all(crowd_equations(measured, all_planted(shapes[0]), alone, 2.0), [(0.0,)] * 24, [()] * 24)
     assert told.of_points == pytest.approx([1.0] * 24, abs=1e-6)
     factors = {name: value for each in found.values() for name, value in each.constants.items()}
     assert factors == pytest.approx(all_factors(), rel=1e-3)
@@ -260,8 +290,8 @@ def test_the_all_reduce_is_what_a_training_thread_takes_more() -> None:
     shapes = [quantities(load_scenario(BASE, list(point.overrides))) for point in crowds(24)]
     kinds = ["after_backward" if number % 2 else "overlapped" for number in range(24)]
     measured = [crowded(q, kind) for q, kind in zip(shapes, kinds, strict=True)]
-    constants = all_planted(shapes[0]) | all_factors()
-    found = fit(reduction_equations(measured, constants, [(1.0, 1.0)] * 24, 2.0))
+    constants = all_planted(shapes[0]) | all_factors() | conditions(0.6, sensitive=False)
+    found = fit(reduction_equations(measured, constants, [1.0] * 24, 2.0))
     assert {name: found.constants.get(name) for name in REDUCE} == pytest.approx(REDUCE, rel=1e-3)
 
 
@@ -285,7 +315,7 @@ def test_a_machine_with_many_cores_knows_no_crowding() -> None:
     machine = fit_machine([*measured, *idle], 64.0)
     assert {machine.constants[name] for name in all_factors()} == {1.0}
     assert machine.constants["host.memory_s"] == pytest.approx(MEMORY_S)
-    assert machine.constants["host.crowded_footprint_exponent"] == machine.constants["host.footprint_exponent"]
+    assert {machine.constants[crowd_footprint(stage)] for stage in stage_terms(measured[0].quantities)} == {0.0}
     assert machine.paces == pytest.approx([1.0] * 48, abs=0.05)
 
 
@@ -293,26 +323,30 @@ def test_a_whole_machine_is_found_again() -> None:
     """Alone and crowded points, each at a pace of its own, of a machine that memory and footprint slow."""
     generator = np.random.default_rng(7)
     shapes = [quantities(load_scenario(BASE, list(point.overrides))) for point in crowds(24)]
-    points_of = [made_up(q) for q in drawn(60)] + [crowded(q, busy=0.9) for q in shapes]
-    footprint = Usual.of(points_of[:60]).footprint
-    planted_conditions = CONDITIONS | {"host.footprint": footprint}
-    paces, measured = [], []
-    for point in points_of:
-        memory_s = MEMORY_S * float(np.exp(0.2 * generator.standard_normal()))
-        paces.append(memory_pace(planted_conditions, memory_s) * float(np.exp(0.02 * generator.standard_normal())))
-        alone, busy = footprint_paces(planted_conditions, point.quantities)
-        slowed = (1.0 - 0.9) * alone + 0.9 * busy if point.crowded else alone
-        measured.append(paced(point, paces[-1] * slowed, memory_s))
-    reducing = [crowded(q, "overlapped") for q in drawn(8)]
+    alone = drawn(96)
+    of_machine = conditions(Usual.of([made_up(q) for q in alone]).footprint, sensitive=True)
+    slower = readings(120, generator)
+    paces = [float(np.exp(0.8 * late + 0.3 * now + 0.02 * generator.standard_normal())) for late, now in slower]
+    measured = [
+        read(
+            made_up(q, stage_paces(of_machine, q, pace)) if number % 5 else crowded(q, busy=0.9, pace=pace, of_machine=of_machine),
+            number,
+            slower[number],
+        )
+        for number, (q, pace) in enumerate(
+            zip([shapes[number // 5] if number % 5 == 0 else alone[number - number // 5 - 1] for number in range(120)], paces, strict=True)
+        )
+    ]
+    reducing = [crowded(q, "overlapped", of_machine=of_machine) for q in drawn(8)]
     machine = fit_machine([*measured, *reducing], 2.0)
-    assert machine.constants["host.memory_exponent"] == pytest.approx(0.4, abs=0.05)
+    assert machine.constants["host.memory_exponent"] == pytest.approx(0.8, abs=0.1)
+    assert machine.constants["host.moment_exponent"] == pytest.approx(0.3, abs=0.05)
     assert np.std(np.log(np.array(machine.paces[: len(paces)]) / paces)) < 0.06
     constants = {**machine.constants, **{name: value for each in machine.fitted.values() for name, value in each.constants.items()}}
-    for point, pace in zip(measured, paces, strict=True):
-        alone, busy = footprint_paces(constants, point.quantities)
-        terms = stage_terms(point.quantities).values()
-        expected_s = pace * alone * sum(stage_seconds(constants, each) for each in terms)
-        if point.crowded:
-            crowd = crowd_terms(constants, point.quantities).values()
-            expected_s = 0.1 * expected_s + 0.9 * pace * busy * sum(stage_seconds(constants, each) for each in crowd)
+    for point, pace in zip(measured, machine.paces, strict=False):
+        at, slowed = stage_paces(constants, point.quantities, pace), slowdowns(constants, point.quantities)
+        expected_s = 0.0
+        for stage, terms in stage_terms(point.quantities).items():
+            crowding = 1.0 + 0.9 * (slowed[stage] - 1.0) if point.crowded else 1.0
+            expected_s += at[stage] * crowding * stage_seconds(constants, terms)
         assert expected_s == pytest.approx(point.total_s, rel=0.1)

@@ -10,7 +10,7 @@ import yaml
 
 from persia.scenario import Scenario, ScenarioError
 from persia.schedule.log import read_log, replay
-from simulator.processor import TICK_S
+from simulator import processor
 from simulator.result import SimulationResult
 from simulator.run import simulate
 from simulator.validation.cases import draw, grid
@@ -62,7 +62,8 @@ def scaled(tmp_path: Path, factor: float) -> Path:
 @pytest.mark.parametrize("name", ONE_OF_EACH_MODE)
 def test_twice_the_constants_is_half_the_speed_and_the_same_staleness(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fast = run(name)
-    monkeypatch.setattr("simulator.processor.TICK_S", 2.0 * TICK_S)  # the scheduler's clock is a constant of the machine as well
+    for name_of in ("TICK_S", "_SLICE_S", "_HALF_LIFE_S"):  # the scheduler's clocks are constants of the machine as well
+        monkeypatch.setattr(f"simulator.processor.{name_of}", 2.0 * getattr(processor, name_of))
     slow = run(name, profile=scaled(tmp_path, 2.0))
     assert slow.throughput.samples_per_s.mean == pytest.approx(0.5 * fast.throughput.samples_per_s.mean, rel=1e-6)
     assert slow.staleness.version.mean == pytest.approx(fast.staleness.version.mean, abs=1e-9)
@@ -123,7 +124,7 @@ def test_a_slow_machine_is_slower_by_its_pace_and_a_known_pace_narrows_the_inter
         run("grid-09", *settings, profile=profile) for settings in ((), ("simulation.pace=1",), ("simulation.pace=1.25",))
     )
     assert unknown.throughput.samples_per_s.mean == same.throughput.samples_per_s.mean
-    assert slow.throughput.samples_per_s.mean == pytest.approx(same.throughput.samples_per_s.mean / 1.25, rel=0.01)
+    assert 1.1 < same.throughput.samples_per_s.mean / slow.throughput.samples_per_s.mean < 1.25  # multiplying matrices follows it less
     assert unknown.prediction is not None
     assert same.prediction is not None
     assert same.prediction.interval.high < unknown.prediction.interval.high
