@@ -15,7 +15,7 @@ from simulator.validation.predict import at_pace, predict, readings_of
 from simulator.validation.result import Ablation, CaseResult, Validation
 
 ScenarioOf = Callable[[CaseResult, Sequence[str]], Scenario]
-_MANY_CORES = 1000.0
+_MANY_CORES = 64.0  # more than there are threads with work
 _STEPS = 60  # enough to see what a piece is worth
 _OVERHEAD = ("s_per_batch", "s_per_server", "s_per_request", "s_per_message", "wake_s")
 

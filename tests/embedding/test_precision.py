@@ -8,7 +8,7 @@ pytest.importorskip("numba")
 
 import numpy as np
 import numpy.typing as npt
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -143,6 +143,7 @@ def test_every_half_by_arithmetic_equals_numpy_s() -> None:
     np.testing.assert_array_equal(np.signbit(values), bits[::7] >= 2**15)
 
 
+@settings(deadline=None)  # the first call compiles
 @given(st.floats(width=32))
 def test_rounding_by_arithmetic_equals_numpy_s(value: float) -> None:
     single = np.array([value], np.float32)

@@ -206,7 +206,7 @@ def conditions(footprint: float, *, sensitive: bool) -> dict[str, float]:
 
 def readings(count: int, generator: np.random.Generator) -> list[tuple[float, float]]:
     """Return of each point how much slower than usual the memory is, in its session and beside that."""
-    sessions = 0.2 * generator.standard_normal(-(-count // SESSION_POINTS))
+    sessions = 0.5 * generator.standard_normal(-(-count // SESSION_POINTS))
     return [(float(sessions[number // SESSION_POINTS]), 0.2 * float(generator.standard_normal())) for number in range(count)]
 
 
