@@ -121,15 +121,16 @@ class Usual:
         return footprint(point.quantities) - self.footprint
 
 
-def crowd_equations(points: Sequence[PointTimes], constants: Constants, paces: Sequence[Mapping[str, float]], cores: float) -> Equations:
+def crowd_equations(points: Sequence[PointTimes], constants: Constants, paces: Sequence[float], cores: float) -> Equations:
     """Return every stage's equations at crowded points, given what its work takes alone.
 
-    `paces` is how many times longer each stage's work would take at each point, were it not crowded.  Where only a part of
+    `paces` is how many times longer than usual work takes at each point, whatever the size of its batch and crowding.  Where only a part of
     the other cores is busy on average, only that part of the work is crowded; the rest is known.  An equation that says
     nothing of a stage has zero seconds.
     """
     found: dict[str, list[Equation]] = defaultdict(list)
-    for point, of_stages in zip(points, paces, strict=True):
+    for point, pace in zip(points, paces, strict=True):
+        of_stages = stage_paces(constants, point.quantities, pace)
         stages, busy = point.stages(), others_busy(point, cores)
         for stage, terms in crowd_terms(constants, point.quantities).items():
             crowded = {name: busy * seconds for name, seconds in terms.items()}

@@ -44,16 +44,6 @@ def fit_machine(points: Sequence[PointTimes], cores: float) -> Machine:
     fitted, idle = fit_all(equations(alone), [[usual.larger(point)] for point in alone], of_idle)
     of_alone = iter(idle.of_points)
     paces = [_at(idle, each) if point.crowded else next(of_alone) for point, each in zip(points, slower, strict=True)]
-    crowd: dict[str, float] = {}
-    busy = [number for number, point in enumerate(points) if point.crowded and others_busy(point, cores) >= _BUSY_LEAST]
-    if len(busy) >= _CROWDED_LEAST:  # else there are so many cores that the points do not fill them, or only one
-        factors, crowded = _fit_crowd(
-            [points[number] for number in busy], [paces[number] for number in busy], usual, idle, _constants(fitted), cores
-        )
-        fitted |= factors
-        crowd = {crowd_footprint(stage): exponent for stage, (exponent,) in crowded.sizes.items()}
-        for number, pace in zip(busy, crowded.of_points, strict=True):
-            paces[number] *= pace
     constants = {
         "host.memory_s": usual.memory_s,
         "host.crowded_memory_s": usual.crowded_memory_s,
@@ -66,23 +56,20 @@ def fit_machine(points: Sequence[PointTimes], cores: float) -> Machine:
     for stage, (exponent,) in idle.sizes.items():
         sensitivity, size = condition_exponents(stage)
         constants |= {sensitivity: idle.sensitivity[stage], size: exponent}
-        constants |= {**dict.fromkeys(crowd_factors(stage), 1.0), crowd_footprint(stage): crowd.get(crowd_footprint(stage), 0.0)}
+        constants |= {**dict.fromkeys(crowd_factors(stage), 1.0), crowd_footprint(stage): 0.0}
+    busy = [number for number, point in enumerate(points) if point.crowded and others_busy(point, cores) >= _BUSY_LEAST]
+    if len(busy) >= _CROWDED_LEAST:  # else there are so many cores that the points do not fill them, or only one
+        found = crowd_equations(
+            [points[number] for number in busy], {**constants, **_constants(fitted)}, [paces[number] for number in busy], cores
+        )
+        sizes = [[others_busy(points[number], cores) * usual.larger(points[number])] for number in busy]  # of what is crowded only
+        factors, crowded = fit_all(found, sizes, [()] * len(busy), sensitivity=idle.sensitivity, about_one=True)
+        fitted |= {f"crowd_{stage}": each for stage, each in factors.items()}
+        constants |= {crowd_footprint(stage): exponent for stage, (exponent,) in crowded.sizes.items()}
+        for number, pace in zip(busy, crowded.of_points, strict=True):
+            paces[number] *= pace
     fitted["reduction"] = _fit_reduction(points, paces, {**constants, **_constants(fitted)}, cores)
     return Machine(fitted=fitted, constants=constants, paces=paces)
-
-
-def _fit_crowd(
-    points: Sequence[PointTimes], paces: Sequence[float], usual: Usual, idle: Paces, constants: Mapping[str, float], cores: float
-) -> tuple[dict[str, Fitted], Paces]:
-    """Return the factors of every stage on a crowded machine, and the points' paces apart from what is known of them."""
-    alone = []
-    for point, pace in zip(points, paces, strict=True):
-        larger = usual.larger(point)
-        alone.append({stage: pace ** idle.sensitivity[stage] * exp(exponent * larger) for stage, (exponent,) in idle.sizes.items()})
-    found = crowd_equations(points, constants, alone, cores)
-    sizes = [[others_busy(point, cores) * usual.larger(point)] for point in points]  # of what is crowded only
-    fitted, crowded = fit_all(found, sizes, [()] * len(points), sensitivity=idle.sensitivity, about_one=True)
-    return {f"crowd_{stage}": each for stage, each in fitted.items()}, crowded
 
 
 def _at(paces: Paces, slower: Sequence[float]) -> float:

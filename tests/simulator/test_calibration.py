@@ -279,8 +279,8 @@ def test_what_crowding_changes_is_found_in_points_of_a_crowded_machine() -> None
     paces = np.exp(0.1 * np.sin(np.arange(24))).tolist()
     measured = [crowded(q, busy=0.4 + 0.025 * number, pace=paces[number]) for number, q in enumerate(shapes)]
     assert [others_busy(point, 2.0) for point in measured] == pytest.approx([0.4 + 0.025 * number for number in range(24)])
-    alone = [dict.fromkeys(stage_terms(shapes[0]), pace) for pace in paces]
-    found, told = fit_all(crowd_equations(measured, all_planted(shapes[0]), alone, 2.0), [(0.0,)] * 24, [()] * 24)
+    constants = all_planted(shapes[0]) | conditions(0.6, sensitive=False)
+    found, told = fit_all(crowd_equations(measured, constants, paces, 2.0), [(0.0,)] * 24, [()] * 24)
     assert told.of_points == pytest.approx([1.0] * 24, abs=1e-6)
     factors = {name: value for each in found.values() for name, value in each.constants.items()}
     assert factors == pytest.approx(all_factors(), rel=1e-3)
