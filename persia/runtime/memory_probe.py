@@ -1,8 +1,9 @@
 """How fast the machine's memory is at a moment: what reading at random from a few megabytes takes, again and again, meanwhile.
 
 On a machine that others share, caches and memory are what is shared: the time of one and the same batch changes with that of
-these reads, while plain arithmetic takes the same time throughout.  The reads are of data that an earlier pass has brought
-into the cache behind the core's own, and are timed by the thread's processor clock, so that what else runs here hardly counts.
+these reads, while plain arithmetic takes the same time throughout.  One pass is read at each look, out of caches as the other
+threads have left them, since that is how a batch's stages find them: of several passes in a row only the first tells of a
+batch's time.  Reads are timed by the thread's processor clock, so that waiting for a core does not count.
 """
 
 from __future__ import annotations
@@ -42,7 +43,6 @@ class MemoryProbe:
 
     def _look(self) -> None:
         while not self._over.wait(_EVERY_S):
-            read_at(self._values, self._places)
             began_s = time.thread_time()
             read_at(self._values, self._places)
             self._taken.append((time.time(), time.thread_time() - began_s))

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,7 +28,6 @@ from persia.runtime.records import TRACES
 from persia.scenario import Scenario
 from persia.trace import Span, read_trace
 
-_LOOKS = 30
 _PATIENCE_S = 60.0
 _OWN_THREAD = "main"
 _TRAIN = "train"
@@ -40,12 +38,14 @@ class Measured:
     """What a batch cost at one point, in seconds.
 
     `thread_s[role, thread]` is processor time: `main` (the role's own), `io` (the transport's), `other` (a rank's training
-    thread); `span_s[stage]` is that of each stage of the trace; `step_s` the time from batch to batch; `other_cores` what other
-    work of the machine used meanwhile; `memory_s` what the memory probe's reads took.
+    thread); `sleeps` how often such a thread waited for something to do; `span_s[stage]` is the processor time of each stage of
+    the trace; `step_s` the time from batch to batch; `other_cores` what other work of the machine used meanwhile; `memory_s` what
+    the memory probe's reads took.
     """
 
     batches: float
     thread_s: Mapping[tuple[str, str], float]
+    sleeps: Mapping[tuple[str, str], float]
     span_s: Mapping[str, float]
     step_s: float
     other_cores: float
@@ -54,8 +54,13 @@ class Measured:
 
 
 class _RigAttempt(Attempt):
-    """An attempt that ends when it has measured long enough; `resident_gib` is each role's memory then."""
+    """An attempt that ends when it has measured long enough.
 
+    `clocks` are read twice, behind the warm-up and at the end: reading takes milliseconds, in which a core is not
+    the roles'.  `resident_gib` is each role's memory at the end.
+    """
+
+    clocks: tuple[_Clocks, _Clocks]
     resident_gib: dict[str, float]
 
     def measure(self, warm_batches: int, batches: int, seconds: float) -> None:
@@ -64,12 +69,19 @@ class _RigAttempt(Attempt):
         try:
             self._launch()
             self._serve(lambda: self._trained_batches() >= warm_batches, "warming up", _PATIENCE_S)
-            began_s = time.monotonic()
+            first, began_s = _read_clocks(self.processes), time.monotonic()
             self._serve(lambda: self._trained_batches() >= enough and time.monotonic() - began_s >= seconds, "measuring", _PATIENCE_S)
+            last = _read_clocks(self.processes)
+            self._serve(lambda: self._told_until_s() >= last.at_s, "measured", _PATIENCE_S)
+            self.clocks = first, last
         except RankDied as death:
             raise RunFailed(str(death), mistake=False) from death
         self.resident_gib = {role: resident_gib(pid) for (role, _), pid in self.processes.pids().items()}
         self.stop()
+
+    def _told_until_s(self) -> float:
+        """Return up to which time all ranks have told what they have trained, in seconds since the epoch: they tell now and then."""
+        return self._session.began_at_s + min(pairs[-1][0] if pairs else 0.0 for pairs in self._trained.values())
 
     def _trained_batches(self) -> int:
         return sum(map(len, self._trained.values()))
@@ -97,11 +109,11 @@ class Rig:
             session, state, _ = cleanup.enter_context(prepared_session(plan, folder, None, outcome.began_at_s, Options(save=False)))
             attempt = _RigAttempt(plan, session, state, Options(save=False), outcome, lambda progress: None, self._interrupts, ())
             cleanup.callback(attempt.close)
-            with MemoryProbe() as memory, _samples(attempt.processes, seconds / _LOOKS) as samples:
+            with MemoryProbe() as memory:
                 attempt.measure(warm_batches, batches, seconds)
             self.resident_gib = attempt.resident_gib
         trained_s = np.array(outcome.trained_s) + outcome.began_at_s
-        return _measured(trained_s, samples, memory, Path(session.attempt), warm_batches, outcome.began_at_s)
+        return _measured(trained_s, attempt.clocks, memory, Path(session.attempt), outcome.began_at_s)
 
 
 @contextmanager
@@ -111,30 +123,33 @@ def open_rig(interrupts: Interrupts) -> Iterator[Rig]:
         yield Rig(Path(folder), interrupts)
 
 
-_Sample = tuple[float, dict[tuple[str, str], float], float]  # time, seconds by role and thread, idle seconds and this thread's own
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What a kind of thread has used so far: processor seconds, and how often it has slept."""
+
+    seconds: float = 0.0
+    sleeps: int = 0
+
+    def __add__(self, other: Use) -> Use:
+        return Use(self.seconds + other.seconds, self.sleeps + other.sleeps)
 
 
-@contextmanager
-def _samples(processes: Processes, every_s: float) -> Iterator[list[_Sample]]:
-    """Read all threads' clocks now and then while the block runs."""
-    taken: list[_Sample] = []
-    over = threading.Event()
+class _Clocks(NamedTuple):
+    """What the clocks say at a time in seconds since the epoch; `others_s` is how long cores were idle or this process's."""
 
-    def look() -> None:
-        while not over.wait(every_s):
-            clocks: dict[tuple[str, str], float] = defaultdict(float)
-            for (role, _), pid in processes.pids().items():
-                for thread, seconds in thread_seconds(pid).items():
-                    clocks[role, thread] += seconds
-            taken.append((time.time(), dict(clocks), _idle_seconds() + time.thread_time()))
+    at_s: float
+    used: Mapping[tuple[str, str], Use]
+    others_s: float
 
-    looker = threading.Thread(target=look, name="clocks", daemon=True)
-    looker.start()
-    try:
-        yield taken
-    finally:
-        over.set()
-        looker.join()
+
+def _read_clocks(processes: Processes) -> _Clocks:
+    """Read all threads' clocks."""
+    at_s, others_s = time.time(), _idle_seconds() + time.process_time()
+    used: dict[tuple[str, str], Use] = defaultdict(Use)
+    for (role, _), pid in processes.pids().items():
+        for thread, use in thread_use(pid).items():
+            used[role, thread] += use
+    return _Clocks(at_s, used, others_s)
 
 
 def resident_gib(pid: int) -> float:
@@ -148,33 +163,32 @@ def _idle_seconds() -> float:
     return (int(words[4]) + int(words[5])) / os.sysconf("SC_CLK_TCK")
 
 
-def thread_seconds(pid: int) -> dict[str, float]:
-    """Return the processor seconds of a process by kind of thread; nothing for one that is gone."""
-    seconds: dict[str, float] = defaultdict(float)
+def thread_use(pid: int) -> dict[str, Use]:
+    """Return what a process has used by kind of thread; nothing for one that is gone."""
+    used: dict[str, Use] = defaultdict(Use)
     try:
         for task in Path(f"/proc/{pid}/task").iterdir():
             name = (task / "comm").read_text().strip()
             kind = _OWN_THREAD if task.name == str(pid) else "io" if name.startswith("ZMQ") else "other"
-            seconds[kind] += int((task / "schedstat").read_text().split()[0]) * 1e-9
+            slept = (task / "status").read_text().partition("\nvoluntary_ctxt_switches:")[2].split(maxsplit=1)[0]
+            used[kind] += Use(int((task / "schedstat").read_text().split()[0]) * 1e-9, int(slept))
     except OSError:
         return {}
-    return dict(seconds)
+    return dict(used)
 
 
-def _measured(
-    trained_s: Any, samples: Sequence[_Sample], memory: MemoryProbe, attempt: Path, warm_batches: int, began_at_s: float
-) -> Measured:
-    """Return the means between two looks at the clocks, behind the warm-up."""
-    begin_s, end_s = trained_s[warm_batches - 1], trained_s[-1]
-    inside = [sample for sample in samples if begin_s <= sample[0] <= end_s]
-    first, last = inside[0], inside[-1]
-    place = np.interp([first[0], last[0]], trained_s, np.arange(len(trained_s)))
-    batches, wall_s = float(place[1] - place[0]), last[0] - first[0]
-    used_s = {key: seconds - first[1].get(key, 0.0) for key, seconds in last[1].items()}
+def _measured(trained_s: Any, clocks: tuple[_Clocks, _Clocks], memory: MemoryProbe, attempt: Path, began_at_s: float) -> Measured:
+    """Return the means between two readings of the clocks."""
+    first, last = clocks
+    place = np.interp([first.at_s, last.at_s], trained_s, np.arange(len(trained_s)))
+    batches, wall_s = float(place[1] - place[0]), last.at_s - first.at_s
+    before = {key: first.used.get(key, Use()) for key in last.used}
+    used_s = {key: use.seconds - before[key].seconds for key, use in last.used.items()}
+    sleeps = {key: (use.sleeps - before[key].sleeps) / batches for key, use in last.used.items()}
     spans: dict[str, dict[tuple[str, int, float], float]] = defaultdict(dict)
     for path in (attempt / TRACES).glob("*.jsonl"):
         for record in read_trace(path):
-            if not isinstance(record, Span) or not first[0] <= record.start_s + began_at_s < last[0]:
+            if not isinstance(record, Span) or not first.at_s <= record.start_s + began_at_s < last.at_s:
                 continue
             if record.tier != "nn_worker" or record.name == _TRAIN:
                 spans[record.name][record.tier, record.index, record.start_s] = record.cpu_s or 0.0
@@ -182,9 +196,10 @@ def _measured(
     return Measured(
         batches=batches,
         thread_s={key: seconds / batches for key, seconds in used_s.items()},
+        sleeps=sleeps,
         span_s={name: sum(seconds) / batches for name, seconds in used.items()},
         step_s=wall_s / batches,
-        other_cores=(os.cpu_count() or 1) - (sum(used_s.values()) + last[2] - first[2]) / wall_s,
+        other_cores=(os.cpu_count() or 1) - (sum(used_s.values()) + last.others_s - first.others_s) / wall_s,
         noise_cv=float(sum(map(np.std, used.values())) / sum(map(np.mean, used.values()))),
-        memory_s=memory.mean_s(first[0], last[0]),
+        memory_s=memory.mean_s(first.at_s, last.at_s),
     )
