@@ -8,11 +8,10 @@ Shapes: B samples, F features, S servers; N ID occurrences, U unique rows, P poo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import exp, log
-from statistics import fmean
-from typing import NamedTuple, Protocol
+from math import exp
+from typing import Protocol
 
 from persia.scenario import Scenario
 from simulator.costs import dense_flops_per_sample, dense_layer_parameters
@@ -207,9 +206,20 @@ def crowd_factors(stage: str) -> tuple[str, str]:
     return f"host.crowd.{_identifier(stage)}_fixed", f"host.crowd.{_identifier(stage)}_sized"
 
 
-def crowd_footprint(stage: str) -> str:
-    """Return the constant that says how much more a stage follows a batch's footprint on a crowded machine."""
-    return f"host.crowd.{_identifier(stage)}_per_footprint"
+def sleep_cost(stage: str) -> str:
+    """Return the constant that holds what it costs a process's own thread to have slept, at the stage of that thread."""
+    return f"host.sleep.{_identifier(stage)}_s"
+
+
+def sleep_terms(stage: str, q: Quantities) -> Terms:
+    """Return the constants that make how often a process's own thread sleeps where one batch after another passes."""
+    prefix, servers = f"host.sleep.{_identifier(stage)}", float(q.servers)
+    return {f"{prefix}_per_batch": 1.0, f"{prefix}_per_server": servers, f"{prefix}_per_exchange": servers if q.dense_on_servers else 0.0}
+
+
+def crowd_exponents(stage: str) -> tuple[str, str]:
+    """Return the constants that say how much more a crowded stage follows a batch's footprint, and the share of other ranks."""
+    return f"host.crowd.{_identifier(stage)}_per_footprint", f"host.crowd.{_identifier(stage)}_per_other_ranks"
 
 
 def condition_exponents(stage: str) -> tuple[str, str]:
@@ -224,8 +234,8 @@ def _identifier(stage: str) -> str:
 def crowd_terms(constants: Constants, q: Quantities) -> dict[str, Terms]:
     """Return for each stage the factors that make its processor time on a crowded machine, and what they multiply.
 
-    Where threads always have something to do, what a batch or a message costs however small it is falls, as fewer of them
-    wake a sleeping thread; what grows with its size rises, as caches are shared.
+    What a batch or a message costs however small it is falls where caches are still warm with the same code; what grows with its
+    size rises, as caches are shared.
     """
     found: dict[str, Terms] = {}
     for stage, terms in stage_terms(q).items():
@@ -242,8 +252,14 @@ def slowdowns(profile: Constants, q: Quantities) -> dict[str, float]:
     larger, found = footprint(q) - profile["host.footprint"], {}
     for stage, terms in crowd_terms(profile, q).items():
         factor = stage_seconds(profile, terms) / (sum(terms.values()) or 1.0)
-        found[stage] = factor * exp(profile[crowd_footprint(stage)] * larger)
+        of_footprint, of_ranks = (profile[name] for name in crowd_exponents(stage))
+        found[stage] = factor * exp(of_footprint * larger + of_ranks * other_ranks(q))
     return found
+
+
+def other_ranks(q: Quantities) -> float:
+    """Return the share of batches that are other ranks', whose work takes turns on the same cores with a rank's own, 0..1."""
+    return 1.0 - 1.0 / q.ranks
 
 
 def footprint(q: Quantities) -> float:
@@ -269,25 +285,10 @@ def is_crowded(scenario: Scenario) -> bool:
     return scenario.ranks > 1 or (scenario.schedule.mode != "sync" and (scenario.schedule.staleness_permits or 1) > 1)
 
 
-class Reading(NamedTuple):
-    """What the memory probe's reads took in a run, and whether cores of the machine were busy side by side meanwhile."""
-
-    memory_s: float
-    crowded: bool
-
-
-def memory_pace(profile: Constants, now: Reading, of_late: Sequence[Reading]) -> float:
-    """Return how many times longer work takes than usual, on average, where the memory probe has read this.
-
-    `of_late` is what it has read in some minutes, `now` included: a machine that is slower for hours is so in all that it does,
-    one reading is also its moment's and its run's.
-    """
-    late = fmean(_slower(profile, reading) for reading in of_late)
-    return exp(profile["host.memory_exponent"] * late + profile["host.moment_exponent"] * (_slower(profile, now) - late))
-
-
-def _slower(profile: Constants, reading: Reading) -> float:
-    return log(reading.memory_s / profile["host.crowded_memory_s" if reading.crowded else "host.memory_s"])
+def memory_pace(profile: Constants, memory_s: float, *, crowded: bool) -> float:
+    """Return how many times longer work takes than usual, on average, where the memory probe's reads take this."""
+    usual_s = profile["host.crowded_memory_s" if crowded else "host.memory_s"]
+    return float((memory_s / usual_s) ** profile["host.memory_exponent"])
 
 
 def messages(q: Quantities) -> float:

@@ -9,11 +9,14 @@ from persia.scenario import Profile, Scenario
 from simulator.host_costs import (
     HEADER_BYTES,
     REDUCTIONS,
+    STAGE_OF_ROLE,
     Constants,
     Quantities,
     Terms,
     quantities,
     reduction_terms,
+    sleep_cost,
+    sleep_terms,
     slowdowns,
     stage_paces,
     stage_seconds,
@@ -28,6 +31,7 @@ class JobCosts:
 
     cores: float
     slowdown: Mapping[str, float]  # of each stage's work while other cores are busy
+    sleep_s: Mapping[str, float]  # what it costs the own thread of a stage's process to have slept
     noise_cv: float  # of each job's time
     wake_s: float  # of an idle core
     post_s: float  # what another thread of a process has done, heard by its own
@@ -103,6 +107,7 @@ def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
     return JobCosts(
         cores=profile["host.cores"] - profile["host.background_cores"],
         slowdown=slowdowns(profile, q),
+        sleep_s={stage: at[sleep_cost(stage)] for stage in STAGE_OF_ROLE.values()},
         noise_cv=profile["host.noise_cv"],
         wake_s=profile["host.wake_s"] * pace,
         post_s=rank_message_s,
@@ -152,13 +157,14 @@ def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
 
 @dataclass(frozen=True, slots=True)
 class _Paced:
-    """A profile whose constants take `paces` times longer, those that are named there."""
+    """A profile whose constants take `paces` times longer, those that are named there, and are without what sleeping costs."""
 
     profile: Constants
     paces: Mapping[str, float]
+    slept_s: Mapping[str, float]
 
     def __getitem__(self, name: str) -> float:
-        return self.profile[name] * self.paces.get(name, 1.0)
+        return max(0.0, self.profile[name] - self.slept_s.get(name, 0.0)) * self.paces.get(name, 1.0)
 
 
 def _at_pace(profile: Profile, q: Quantities, pace: float) -> Constants:
@@ -168,7 +174,23 @@ def _at_pace(profile: Profile, q: Quantities, pace: float) -> Constants:
     paces |= {"host.loader.draw_s_per_id": of_stages["loader"]}
     paces |= dict.fromkeys(("host.server.gather_s_per_row", "host.server.gather_s_per_value"), of_stages["server"])
     paces |= {name: pace for kind in REDUCTIONS.values() for name in reduction_terms(q, kind)}
-    return _Paced(profile, paces)
+    paces |= {sleep_cost(stage): of_stages[stage] for stage in STAGE_OF_ROLE.values()}
+    return _Paced(profile, paces, _slept_s(profile, q))
+
+
+def _slept_s(profile: Profile, q: Quantities) -> dict[str, float]:
+    """Return by constant what of it the usual sleeps of its thread cost, which are counted as they happen."""
+    per = {
+        stage: [profile[sleep_cost(stage)] * profile[name] * count for name, count in sleep_terms(stage, q).items()]
+        for stage in STAGE_OF_ROLE.values()
+    }
+    return {
+        "host.loader.s_per_batch": sum(per["loader"]),
+        "host.worker.s_per_batch": per["worker rest"][0],
+        "host.worker.s_per_server": sum(per["worker rest"][1:]) / q.servers,
+        "host.server.s_per_request": sum(per["server"]) / (2.0 * q.servers),
+        "host.rank.s_per_batch": sum(per["rank rest"]),
+    }
 
 
 def _only(terms: Terms, *prefixes: str) -> Terms:

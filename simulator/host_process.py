@@ -6,7 +6,7 @@ processor time at both ends, then the receiver's attention; a link of limited ra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from persia.scenario import Scenario
@@ -24,16 +24,18 @@ Then = Callable[..., None]
 class HostProcess(Process):
     """A process with its threads: `main` carries out, `io` moves bytes, `beside` trains where it is a rank."""
 
-    __slots__ = ("beside", "io", "main")
+    __slots__ = ("beside", "io", "main", "sleep_s")
 
     schedule: Any
 
-    def __init__(self, role: str, index: int, schedule: Any, group: Group, slowdown: Mapping[str, float]) -> None:
-        """Start its threads; `slowdown` is each stage's, as `host_costs.slowdowns` names them."""
+    def __init__(self, role: str, index: int, schedule: Any, group: Group, costs: JobCosts) -> None:
+        """Start its threads."""
         super().__init__(role, index, schedule)
-        self.main = Thread(group, slowdown[STAGE_OF_ROLE[role]])
-        self.io = Thread(group, slowdown["io"])
-        self.beside = Thread(group, slowdown["train"])
+        stage = STAGE_OF_ROLE[role]
+        self.main = Thread(group, costs.slowdown[stage])
+        self.sleep_s = costs.sleep_s[stage]
+        self.io = Thread(group, costs.slowdown["io"])
+        self.beside = Thread(group, costs.slowdown["train"])
 
 
 class HostDriving(Driving):
@@ -104,7 +106,9 @@ class HostDriving(Driving):
         return 0.0 if link is None else link.send(now_s, size_bytes) - now_s
 
     def _arrive(self, target: HostProcess, take_s: float, then: Then, args: tuple[Any, ...]) -> None:
-        self._processor.run(target.main, self._work(take_s, then, *args))
+        """Let the process's own thread take what is there for it; one that has slept must find its way again."""
+        slept_s = target.sleep_s if target.main.job is None else 0.0
+        self._processor.run(target.main, self._work(take_s + slept_s, then, *args))
 
     def report(self, process: HostProcess, then: Then, args: tuple[Any, ...]) -> None:
         """Work beside is done: the process's own thread hears of it."""

@@ -95,7 +95,7 @@ class HostSimulation(HostDriving):
         made = []
         for index, schedule in enumerate(schedules):
             group = self._processor.group() if quota is None else self._processor.group(quota)
-            made.append(HostProcess(role, index, schedule, group, self.costs.slowdown))
+            made.append(HostProcess(role, index, schedule, group, self.costs))
         return made
 
     def _emulated_ranks(self) -> EmulatedRanks | None:

@@ -11,13 +11,16 @@ from statistics import fmean
 import yaml
 
 from persia.scenario import Scenario, load_profile
-from simulator.validation.predict import at_pace, predict, readings_of
+from simulator.host_costs import STAGE_OF_ROLE, sleep_cost
+from simulator.validation.predict import at_pace, predict
 from simulator.validation.result import Ablation, CaseResult, Validation
 
 ScenarioOf = Callable[[CaseResult, Sequence[str]], Scenario]
 _MANY_CORES = 64.0  # more than there are threads with work
 _STEPS = 60  # enough to see what a piece is worth
-_OVERHEAD = ("s_per_batch", "s_per_server", "s_per_request", "s_per_message", "wake_s")
+_SLEEP = tuple(map(sleep_cost, STAGE_OF_ROLE.values()))
+_OVERHEAD = ("s_per_batch", "s_per_server", "s_per_request", "s_per_message", "wake_s", *_SLEEP)
+_CROWDING = {"_fixed": 1.0, "_sized": 1.0, "_per_footprint": 0.0, "_per_other_ranks": 0.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +37,8 @@ LEFT_OUT = (
     _Without(name="host overhead per command and message", constants=dict.fromkeys(_OVERHEAD, 0.0)),
     _Without(name="sharing of the cores", constants={"host.cores": _MANY_CORES}),
     _Without(name="popularity skew (IDs uniform)", constants={}, overrides=("model.features[0].zipf=0",)),
-    _Without(name="what crowding changes of a thread's work", constants={"_fixed": 1.0, "_sized": 1.0, "_per_footprint": 0.0}),
+    _Without(name="what crowding changes of a thread's work", constants=_CROWDING),
+    _Without(name="that a thread which has slept works longer", constants=dict.fromkeys(_SLEEP, 0.0)),
 )
 
 
@@ -65,11 +69,11 @@ def ablate(validation: Validation, scenario_of: ScenarioOf, profile: Path) -> li
 def _predicted(cases: Sequence[CaseResult], scenario_of: ScenarioOf, settings: Sequence[str]) -> list[CaseResult]:
     """Return the cases predicted anew, those that have been measured."""
     found = []
-    for number, case in enumerate(cases):
+    for case in cases:
         if case.measured is None:
             found.append(case)
             continue
-        scenario = at_pace(scenario_of(case, settings), readings_of(cases[: number + 1]))
+        scenario = at_pace(scenario_of(case, settings), case.memory_s)
         simulated, interval, _ = predict(scenario)
         found.append(replace(case, simulated=simulated, predicted=interval, pace=scenario.simulation.pace))
     return found

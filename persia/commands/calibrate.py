@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from time import monotonic, time
+from time import monotonic
 
 from persia.commands.exits import ExitCode, Failure, note
 from persia.commands.fingerprint import core_quota, machine_facts
@@ -41,7 +41,6 @@ _WAKE = "host.wake_s"
 class _Findings:
     """What the points have shown."""
 
-    session_s: float = field(default_factory=time)
     now: list[PointTimes] = field(default_factory=list)  # in the order of time
     scenarios: list[Scenario] = field(default_factory=list)  # of the same
     background_cores: list[float] = field(default_factory=list)
@@ -163,8 +162,8 @@ def _note(findings: _Findings, scenario: Scenario, measured: Measured, *, crowde
         PointTimes(
             quantities=quantities(scenario),
             thread_s=measured.thread_s,
+            sleeps=measured.sleeps,
             memory_s=measured.memory_s,
-            session_s=findings.session_s,
             span_s=measured.span_s,
             step_s=measured.step_s,
             crowded=crowded,

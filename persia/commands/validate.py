@@ -34,6 +34,7 @@ from simulator.validation.result import CaseResult, Validation
 from simulator.validation.serial import from_json, to_json
 
 _MOST_DRAWN = 1000
+_SCENARIOS: Final = "scenarios"
 _WALL: Final[Clock] = "wall"
 _SIMULATED: Final[Clock] = "simulated"
 
@@ -124,7 +125,7 @@ def _read(asked: Asked) -> Validation:
     if asked.profile is None and not asked.ablation:
         return validation
     profile = _profile(asked)
-    return _ablated(predict_again(validation, partial(_scenario_again, asked), Path(profile)), asked, profile)
+    return _ablated(predict_again(validation, partial(_scenario_again, validation.kind, asked), Path(profile)), asked, profile)
 
 
 def _ablated(validation: Validation, asked: Asked, profile: str) -> Validation:
@@ -133,11 +134,14 @@ def _ablated(validation: Validation, asked: Asked, profile: str) -> Validation:
         return validation
     if not looks_like_path(profile):
         raise Failure(ExitCode.USAGE, "--ablation leaves physics out of a calibrated profile: give --profile FILE, or calibrate first.")
-    return replace(validation, ablation=ablate(validation, partial(_scenario_again, asked), Path(profile)))
+    return replace(validation, ablation=ablate(validation, partial(_scenario_again, validation.kind, asked), Path(profile)))
 
 
-def _scenario_again(asked: Asked, case: CaseResult, settings: Sequence[str]) -> Scenario:
+def _scenario_again(kind: str, asked: Asked, case: CaseResult, settings: Sequence[str]) -> Scenario:
+    """Return a case's scenario; raises Failure where it was one of the user's own and is not given again."""
     base = {name: source for source in asked.sources for name in [load_scenario(source).name]}.get(case.name)
+    if kind == _SCENARIOS and base is None:
+        raise Failure(ExitCode.USAGE, f"{asked.again} is of the scenario {case.name}: give that again, to predict it anew.")
     made = Case(name=case.name, settings=case.settings) if base is None else Case(name=case.name, settings=case.settings, base=base)
     return made.scenario([*asked.overrides, *settings])
 
@@ -145,9 +149,7 @@ def _scenario_again(asked: Asked, case: CaseResult, settings: Sequence[str]) -> 
 def _cases(asked: Asked) -> tuple[str, list[Case], int | None]:
     """Return what kind of cases is asked for, those cases, and the seed of a draw."""
     kinds = [
-        name
-        for name, given in (("--grid", asked.grid), ("--random", asked.random is not None), ("scenarios", bool(asked.sources)))
-        if given
+        name for name, given in (("--grid", asked.grid), ("--random", asked.random is not None), (_SCENARIOS, bool(asked.sources))) if given
     ]
     if len(kinds) != 1:
         said = f"{' and '.join(kinds)} at once?" if kinds else "validate against what?"

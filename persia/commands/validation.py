@@ -20,11 +20,10 @@ from persia.runtime.plan import make_plan
 from persia.runtime.tables import room_for_tables
 from persia.scenario import Scenario, load_profile
 from simulator.excuse import Infeasible
-from simulator.host_costs import is_crowded
 from simulator.validation.cases import Case
 from simulator.validation.combine import combine, relative_half_width
 from simulator.validation.noise import Noise, watch_noise
-from simulator.validation.predict import at_pace, predict, readings_of
+from simulator.validation.predict import at_pace, predict
 from simulator.validation.result import CaseResult, Repeat, Validation, World
 
 Keep = Callable[[Validation], None]
@@ -79,7 +78,7 @@ def validate_cases(
     with Interrupts(ends_process=True) as interrupts:
         for number, case in enumerate(cases):
             interrupts.check()
-            done = _case(case, validation.cases, setting, interrupts, partial(show, number))
+            done = _case(case, setting, interrupts, partial(show, number))
             validation = replace(validation, cases=(*validation.cases, done))
             keep(validation)
     return validation
@@ -88,9 +87,7 @@ def validate_cases(
 _Run = tuple[RealRun, Noise]
 
 
-def _case(
-    case: Case, earlier: Sequence[CaseResult], setting: Setting, interrupts: Interrupts, show: Callable[[str, float], None]
-) -> CaseResult:
+def _case(case: Case, setting: Setting, interrupts: Interrupts, show: Callable[[str, float], None]) -> CaseResult:
     """Run one case in both worlds."""
     mode = case.settings.get("schedule.mode", "")
     try:
@@ -121,9 +118,8 @@ def _case(
         predicted=predicted,
         repeats=[_repeat(each, each in used) for each in runs],
         failure=failure,
-        crowded=is_crowded(scenario),
     )
-    paced = at_pace(scenario, readings_of([*earlier, done]))
+    paced = at_pace(scenario, done.memory_s)
     if paced == scenario:
         return done
     simulated, predicted, _ = predict(paced)

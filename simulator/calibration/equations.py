@@ -14,16 +14,22 @@ from statistics import fmean, geometric_mean
 from typing import NamedTuple
 
 from simulator.host_costs import (
+    STAGE_OF_ROLE,
     Constants,
     Quantities,
     Terms,
     crowd_terms,
     footprint,
     reduction_terms,
+    sleep_cost,
+    sleep_terms,
     slowdowns,
     stage_paces,
+    stage_seconds,
     stage_terms,
 )
+
+ROLE_OF_STAGE = {stage: role for role, stage in STAGE_OF_ROLE.items()}
 
 _WORKER = ("dedup", "pool", "un-pool")
 
@@ -43,16 +49,16 @@ Equations = Mapping[str, Sequence[Equation]]
 class PointTimes:
     """One point: a batch's quantities, processor seconds by (role, thread) and of each stage's spans, seconds from batch to batch.
 
-    `memory_s` is what the memory probe's reads took meanwhile; `session_s` when this calibration began, in seconds since the
-    epoch.  At a crowded point several batches are under way at once.
+    `sleeps` is how often a batch's threads waited for something to do; `memory_s` is what the memory probe's reads took meanwhile.
+    At a crowded point several batches are under way at once.
     """
 
     quantities: Quantities
     thread_s: Mapping[tuple[str, str], float]
+    sleeps: Mapping[tuple[str, str], float]
     span_s: Mapping[str, float]
     step_s: float
     memory_s: float
-    session_s: float = 0.0
     crowded: bool = False
     reduction: str = ""  # the kind of all-reduce that its ranks take part in
 
@@ -107,18 +113,19 @@ class Usual:
             footprint=fmean(footprint(point.quantities) for point in alone),
         )
 
-    def slower(self, points: Sequence[PointTimes]) -> list[tuple[float, float]]:
-        """Return how much slower than usual the memory was at each point, as a logarithm: in its session, and beside that."""
-        found = [log(point.memory_s / (self.crowded_memory_s if point.crowded else self.memory_s)) for point in points]
-        sessions: dict[float, list[float]] = defaultdict(list)
-        for point, slower in zip(points, found, strict=True):
-            sessions[point.session_s].append(slower)
-        means = {session_s: fmean(each) for session_s, each in sessions.items()}
-        return [(means[point.session_s], slower - means[point.session_s]) for point, slower in zip(points, found, strict=True)]
+    def slower(self, point: PointTimes) -> float:
+        """Return how much slower than usual the memory was at a point, as a logarithm."""
+        return log(point.memory_s / (self.crowded_memory_s if point.crowded else self.memory_s))
 
     def larger(self, point: PointTimes) -> float:
         """Return how far a point's footprint is from the usual one."""
         return footprint(point.quantities) - self.footprint
+
+
+def sleep_equations(points: Sequence[PointTimes], stage: str) -> Sequence[Equation]:
+    """Return the equations of how often the own thread of a stage's process sleeps where one batch after another passes."""
+    role = ROLE_OF_STAGE[stage]
+    return [Equation(sleep_terms(stage, point.quantities), point.sleeps[role, "main"]) for point in points]
 
 
 def crowd_equations(points: Sequence[PointTimes], constants: Constants, paces: Sequence[float], cores: float) -> Equations:
@@ -134,8 +141,12 @@ def crowd_equations(points: Sequence[PointTimes], constants: Constants, paces: S
         stages, busy = point.stages(), others_busy(point, cores)
         for stage, terms in crowd_terms(constants, point.quantities).items():
             crowded = {name: busy * seconds for name, seconds in terms.items()}
+            known_s = (1.0 - busy) * sum(terms.values())
+            if stage in ROLE_OF_STAGE:
+                usually = stage_seconds(constants, sleep_terms(stage, point.quantities))
+                crowded[sleep_cost(stage)] = point.sleeps[ROLE_OF_STAGE[stage], "main"] - usually
             says = not (stage == "train" and point.reduction)
-            found[stage].append(Equation(crowded, stages[stage] / of_stages[stage] if says else 0.0, (1.0 - busy) * sum(terms.values())))
+            found[stage].append(Equation(crowded, stages[stage] / of_stages[stage] if says else 0.0, known_s))
     return found
 
 

@@ -11,7 +11,7 @@ Shapes: P points, K constants.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from typing import Any
@@ -25,10 +25,10 @@ _Z90 = 1.645  # of a normal distribution's 90 % interval
 _ROUNDS = 5  # of weighing anew and leaving out what a disturbance of the machine has spoilt
 _OUTLIER = 3.5  # deviations
 _PRIOR = 0.5  # weight of a further equation, over that of a point's
-_PACE_ROUNDS = 12
+_PACE_ROUNDS = 40
 _EXPONENTS = 0.0, 2.0  # bounds of what all stages have in common
 _APART = 0.2  # about how far a stage's exponent is from the common one
-_MACHINE, _PRIOR_OF_MACHINE = 0.5, 0.6  # exponent of the first reading as far as the points do not tell, and the weight of that
+_MACHINE, _PRIOR_OF_MACHINE = 0.7, 0.4  # exponent of the machine's reading as far as the points do not tell, and the weight of that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +42,10 @@ class Fitted:
     left_out: int
 
 
-def fit(equations: Sequence[Equation], about_one: bool = False) -> Fitted:
+def fit(equations: Sequence[Equation], about_one: Collection[str] = ()) -> Fitted:
     """Return the constants of one stage from its equation at each point.
 
-    With `about_one` constants are factors that are 1 as far as the points do not say otherwise: each has a further equation
+    Constants in `about_one` are factors that are 1 as far as the points do not say otherwise: each has a further equation
     that says so, within a fifth where points err by a tenth (ridge regression: Hoerl and Kennard, 1970).
 
     Points further than 3.5 robust deviations from the fit are left out, and counted.  Errors are relative to all of a stage's
@@ -65,7 +65,7 @@ def fit(equations: Sequence[Equation], about_one: bool = False) -> Fitted:
     for _ in range(_ROUNDS):
         columns = np.maximum(np.abs(counts / scale[:, None]).max(axis=0), 1e-300)
         matrix = counts / scale[:, None] / columns
-        prior = np.diag(_PRIOR / columns) if about_one else np.empty((0, len(names)))
+        prior = np.diag(_PRIOR / columns)[[name in about_one for name in names]]
         sides = [((measured_s - known_s) / scale)[kept], np.full(len(prior), _PRIOR)]
         solution = nnls(np.vstack([matrix[kept], prior]), np.concatenate(sides))[0] / columns
         expected_s = known_s + counts @ solution
@@ -99,12 +99,12 @@ class Paces:
     """How many times longer a point takes than under the usual conditions, whatever the size of its batch: `of_points`.
 
     All stages share a point's pace; each follows it with its own `sensitivity`, one on average, and the size of a batch with
-    exponents of its own.  The pace follows what was read of the machine with the `machine` exponents, up to a relative error
+    exponents of its own.  The pace follows what was read of the machine with the `machine` exponent, up to a relative error
     of `drift`.
     """
 
     of_points: Sequence[float]
-    machine: Sequence[float]
+    machine: float
     sensitivity: Mapping[str, float]
     sizes: Mapping[str, Sequence[float]]
     drift: float
@@ -113,23 +113,23 @@ class Paces:
 def fit_all(
     equations: Mapping[str, Sequence[Equation]],
     sizes: Sequence[Sequence[float]],
-    machine: Sequence[Sequence[float]],
     *,
+    machine: Sequence[float] | None = None,
     sensitivity: Mapping[str, float] | None = None,
-    about_one: bool = False,
+    about_one: Collection[str] = (),
 ) -> tuple[dict[str, Fitted], Paces]:
     """Return the fit of every stage, and every point's pace.
 
-    Equations, how large each point's batch is and what was read of the machine, both zero where all is as usual, stand in the
-    order of the points.  What all stages have in common is no constant of a stage's: a machine that others share is faster at
-    one moment and slower at the next.  A point's pace is the median of its stages' residuals, so that no stage decides alone;
-    how a stage follows it, unless `sensitivity` says that, and the size of a batch differs from the others as far as its
-    residuals beside theirs say so.  Constants are those of the usual conditions.
+    Equations, how large each point's batch is and how much slower than usual the machine was by what was read, as a logarithm,
+    both zero where all is as usual, stand in the order of the points.  What all stages have in common is no constant of a
+    stage's: a machine that others share is faster at one moment and slower at the next.  A point's pace is the median of its
+    stages' residuals, so that no stage decides alone; how a stage follows it, unless `sensitivity` says that, and the size of a
+    batch differs from the others as far as its residuals beside theirs say so.  Constants are those of the usual conditions.
     """
-    size, read = np.array(sizes), np.array(machine).reshape(len(sizes), -1)
+    size, read = np.array(sizes), np.array([0.0] * len(sizes) if machine is None else machine)
     design = np.column_stack([np.ones(len(size)), read, size])
     bounds = [-np.inf, *[_EXPONENTS[0]] * (design.shape[1] - 1)], [np.inf, *[_EXPONENTS[1]] * (design.shape[1] - 1)]
-    prior = _PRIOR_OF_MACHINE * np.eye(design.shape[1])[1:2] if read.shape[1] else np.empty((0, design.shape[1]))
+    prior = _PRIOR_OF_MACHINE * np.eye(design.shape[1])[1:2]
     follows = {stage: 1.0 if sensitivity is None else sensitivity[stage] for stage in equations}
     paces = {stage: np.ones(len(size)) for stage in equations}
     for _ in range(_PACE_ROUNDS):
@@ -139,8 +139,8 @@ def fit_all(
             fitted[stage] = fit(usual, about_one)
             logs[stage] = _logs(each, fitted[stage])
         shared = np.nanmedian(np.array(list(logs.values())), axis=0)
-        solved = lsq_linear(np.vstack([design, prior]), np.append(shared, [_MACHINE * _PRIOR_OF_MACHINE] * len(prior)), bounds).x
-        of_machine, of_size = solved[1 : 1 + read.shape[1]], solved[1 + read.shape[1] :]
+        solved = lsq_linear(np.vstack([design, prior]), np.append(shared, _MACHINE * _PRIOR_OF_MACHINE), bounds).x
+        of_machine, of_size = float(solved[1]), solved[2:]
         pace = shared - solved[0] - size @ of_size
         exponents = {}
         for stage, each in logs.items():
@@ -153,10 +153,10 @@ def fit_all(
             paces[stage] = np.exp(follows[stage] * pace + size @ exponents[stage])
     return fitted, Paces(
         of_points=np.exp(pace).tolist(),
-        machine=of_machine.tolist(),
+        machine=of_machine,
         sensitivity=follows,
         sizes={stage: each.tolist() for stage, each in exponents.items()},
-        drift=float((pace - read @ of_machine).std(ddof=design.shape[1])),
+        drift=float((pace - of_machine * read).std(ddof=design.shape[1])),
     )
 
 

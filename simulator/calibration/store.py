@@ -60,8 +60,8 @@ def write_points(path: Path, points: Sequence[PointTimes]) -> None:
             "crowded": point.crowded,
             "reduction": point.reduction,
             "thread_s": _joined(point.thread_s),
+            "sleeps": _joined(point.sleeps),
             "memory_s": point.memory_s,
-            "session_s": point.session_s,
             "span_s": dict(point.span_s),
         }
         for point in points
@@ -78,9 +78,9 @@ def read_points(path: Path) -> list[PointTimes]:
             crowded=row.get("crowded", False),
             reduction=row.get("reduction", ""),
             thread_s=_split(row["thread_s"]),
+            sleeps=_split(row["sleeps"]),
             span_s=row["span_s"],
             memory_s=row["memory_s"],
-            session_s=row["session_s"],
         )
         for row in json.loads(path.read_text(encoding="utf-8"))
     ]

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from persia.scenario import Scenario, load_profile
 from persia.trace import Span
-from simulator.host_costs import Reading, memory_pace
+from simulator.host_costs import is_crowded, memory_pace
 from simulator.result import Interval, SimulationResult
 from simulator.run import simulate
-from simulator.validation.result import CaseResult, World
+from simulator.validation.result import World
 
 SHARED_KEYS = ("scenario", "digest", "seed", "mode", "utilisation", "bottleneck", "memory", "cost", "events", "wall_s")
-_OF_LATE = 8  # cases: some minutes
 _TRAIN = frozenset({"host work", "forward + backward", "all-reduce", "optimizer"})  # what a real rank does as one command
 
 
@@ -27,23 +26,13 @@ def predict(scenario: Scenario) -> tuple[World, Interval, SimulationResult]:
     return simulated_world(result), predicted_interval(result), result
 
 
-def at_pace(scenario: Scenario, readings: Sequence[Reading]) -> Scenario:
-    """Return the scenario at the pace that the memory probe tells of, by its readings of some minutes, the case's own last.
-
-    Nothing is known of the pace without a reading, or where the profile was not calibrated.
-    """
+def at_pace(scenario: Scenario, memory_s: float | None) -> Scenario:
+    """Return the scenario at the pace that the memory probe tells of; nothing is known of it where the profile was not calibrated."""
     profile = load_profile(scenario.simulation.profile)
-    if not readings or "host.memory_s" not in profile:
+    if memory_s is None or "host.memory_s" not in profile:
         return scenario
-    simulation = scenario.simulation.model_copy(update={"pace": memory_pace(profile, readings[-1], readings)})
-    return scenario.model_copy(update={"simulation": simulation})
-
-
-def readings_of(cases: Sequence[CaseResult]) -> list[Reading]:
-    """Return what the memory probe has read in the last of these cases and in those shortly before it; none where it has not."""
-    if not cases or cases[-1].memory_s is None:
-        return []
-    return [Reading(case.memory_s, case.crowded) for case in cases[-_OF_LATE:] if case.memory_s is not None]
+    pace = memory_pace(profile, memory_s, crowded=is_crowded(scenario))
+    return scenario.model_copy(update={"simulation": scenario.simulation.model_copy(update={"pace": pace})})
 
 
 def predicted_interval(result: SimulationResult) -> Interval:

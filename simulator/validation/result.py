@@ -61,8 +61,7 @@ class CaseResult:
     """One case; where it could not be run, `failure` says why and a world is missing.
 
     `predicted` is the simulation's 90 % interval of the throughput, its inputs' uncertainty included; `pace` is how many times
-    longer work took than at the calibration, as the memory probe has told.  Several batches are under way at once in a
-    `crowded` case.
+    longer work took than at the calibration, as the memory probe has told.
     """
 
     name: str
@@ -74,7 +73,6 @@ class CaseResult:
     predicted: Interval | None = None
     repeats: Sequence[Repeat] = ()
     failure: str = ""
-    crowded: bool = False
     pace: float | None = None
 
     @property

@@ -50,7 +50,6 @@ def _case(case: CaseResult, *, spans: bool) -> dict[str, Any]:
         "staleness_w1_most": case.staleness_most,
         "disturbed": case.disturbed,
         "memory_s": case.memory_s,
-        "crowded": case.crowded,
         "pace": case.pace,
         "repeats": [{**asdict(repeat), "disturbance": repeat.noise.disturbance} for repeat in case.repeats],
         "failure": case.failure,
@@ -103,7 +102,6 @@ def _read_case(data: Mapping[str, Any]) -> CaseResult:
         predicted=None if data["predicted_90"] is None else Interval(**data["predicted_90"]),
         repeats=[_read_repeat(repeat) for repeat in data["repeats"]],
         failure=data["failure"],
-        crowded=data.get("crowded", False),
         pace=data.get("pace"),
     )
 

@@ -30,7 +30,6 @@ from persia.commands.simulate import resolved_yaml  # noqa: E402
 from persia.runtime.memory_probe import MemoryProbe  # noqa: E402
 from persia.scenario import Scenario  # noqa: E402
 from simulator.calibration.store import default_profile_path  # noqa: E402
-from simulator.host_costs import Reading, is_crowded  # noqa: E402
 from simulator.run import simulate  # noqa: E402
 from simulator.validation.cases import Case  # noqa: E402
 from simulator.validation.predict import at_pace  # noqa: E402
@@ -62,8 +61,7 @@ def scenario_of(profile: Path, *overrides: str) -> Scenario:
 
 
 def predicted(scenario: Scenario, memory_s: float | None = None) -> float:
-    readings = [] if memory_s is None else [Reading(memory_s, is_crowded(scenario))]
-    return simulate(at_pace(scenario, readings), steps=400).throughput.samples_per_s.mean
+    return simulate(at_pace(scenario, memory_s), steps=400).throughput.samples_per_s.mean
 
 
 def sized(scenario: Scenario, samples_per_s: float) -> Scenario:

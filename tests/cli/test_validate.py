@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,14 @@ def test_one_case_for_real(persia: Persia) -> None:
     assert case["repeats"][0]["noise"].keys() == {"steal_fraction", "foreign_fraction"}
     assert case["repeats"][0]["memory_s"] > 0.0
     assert all(repeat["steps"] >= 10 for repeat in case["repeats"])
+
+
+def test_a_scenario_of_ones_own_is_given_again_to_predict_it_anew(persia: Persia, tmp_path: Path) -> None:
+    result = to_json(replace(sample_validation(), kind="scenarios"))
+    (tmp_path / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    done = persia("validate", "--from", "result.json", *PROFILE)
+    assert done.returncode == ExitCode.USAGE, done.stderr
+    assert "give that again" in done.stderr
 
 
 def test_the_page_of_an_earlier_result(persia: Persia, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ pytest.importorskip("scipy")
 from persia.scenario import Scenario, load_profile, load_scenario
 from simulator.calibration.design import IDS_PER_BATCH_MAX, crowds, points
 from simulator.calibration.equations import (
+    ROLE_OF_STAGE,
     Equation,
     PointTimes,
     Usual,
@@ -23,6 +24,7 @@ from simulator.calibration.equations import (
     lookup_share,
     others_busy,
     reduction_equations,
+    sleep_equations,
 )
 from simulator.calibration.fit import fit, fit_all
 from simulator.calibration.machine import fit_machine
@@ -30,13 +32,14 @@ from simulator.calibration.store import Calibrated, read_points, write_points, w
 from simulator.calibration.waking import wait_s
 from simulator.host_costs import (
     Quantities,
-    Reading,
     condition_exponents,
+    crowd_exponents,
     crowd_factors,
-    crowd_footprint,
     memory_pace,
     quantities,
     reduction_terms,
+    sleep_cost,
+    sleep_terms,
     slowdowns,
     stage_paces,
     stage_seconds,
@@ -111,10 +114,10 @@ def test_what_a_disturbance_has_spoilt_is_left_out_and_counted() -> None:
 
 def test_a_factor_is_about_one_unless_the_points_say_otherwise() -> None:
     small, large = Equation({"a": 1e-3, "b": 1.0}, 3.0), Equation({"a": 2e-3, "b": 2.0}, 6.1)
-    found = fit([small, large], about_one=True).constants
+    found = fit([small, large], about_one=["a", "b"]).constants
     assert found["a"] == pytest.approx(1.0, abs=0.05)  # too small a part to be seen
     assert 2.0 < found["b"] < 3.0
-    many = fit([small, large] * 50, about_one=True).constants
+    many = fit([small, large] * 50, about_one=["a", "b"]).constants
     assert many["b"] == pytest.approx(3.02, abs=0.05)
 
 
@@ -127,6 +130,18 @@ def test_what_is_known_of_a_time_is_no_constants() -> None:
 def test_fewer_points_than_constants_are_refused() -> None:
     with pytest.raises(ValueError, match="do not determine"):
         fit([Equation(stage_terms(q)["un-pool"], 1.0) for q in drawn(2)])
+
+
+SLEEPS = {"batch": 4.0, "server": 1.0, "exchange": 0.5}
+
+
+def sleep_constants(stage: str) -> dict[str, float]:
+    return {name: SLEEPS[name.rpartition("_per_")[2]] for name in sleep_terms(stage, drawn(1)[0])}
+
+
+def usual_sleeps(q: Quantities) -> dict[tuple[str, str], float]:
+    """Return how often the own thread of each role's process sleeps where one batch after another passes."""
+    return {(role, "main"): stage_seconds(sleep_constants(stage), sleep_terms(stage, q)) for stage, role in ROLE_OF_STAGE.items()}
 
 
 def made_up(q: Quantities, paces: Mapping[str, float] | None = None) -> PointTimes:
@@ -146,7 +161,7 @@ def made_up(q: Quantities, paces: Mapping[str, float] | None = None) -> PointTim
         "update": 0.6 * spent["server"],
     }
     step_s = sum(thread.values()) - spent["loader"] + 10 * 2e-4
-    return PointTimes(quantities=q, thread_s=thread, span_s=spans, step_s=step_s, memory_s=MEMORY_S)
+    return PointTimes(quantities=q, thread_s=thread, sleeps=usual_sleeps(q), span_s=spans, step_s=step_s, memory_s=MEMORY_S)
 
 
 def test_every_stage_is_fitted_from_the_clocks_of_threads() -> None:
@@ -190,28 +205,24 @@ def test_a_calibration_is_a_profile_with_intervals_a_machine_and_a_domain(tmp_pa
 FACTORS = {"fixed": 0.7, "sized": 1.25}
 REDUCE = {"host.reduce.after_backward_s_per_step": 1e-3, "host.reduce.s_per_hop": 2e-4, "host.reduce.s_per_byte": 1e-9}
 REDUCE["host.reduce.overlapped_s_per_step"] = 2e-3
-SESSION_POINTS = 20
 
 
 def conditions(footprint: float, *, sensitive: bool) -> dict[str, float]:
     """Return what a machine's conditions make of its work: a lot, or nothing."""
     found = {"host.memory_s": MEMORY_S, "host.crowded_memory_s": MEMORY_S, "host.footprint": footprint}
-    found |= {"host.memory_exponent": 0.8, "host.moment_exponent": 0.3}
+    found |= {"host.memory_exponent": 0.8}
     for stage in stage_terms(drawn(1)[0]):
         memory, size = condition_exponents(stage)
-        of_stage = (1.0, 0.0, 0.0) if not sensitive else (0.6, 0.1, 0.2) if stage == "train" else (1.0, 0.4, 0.2)
-        found |= dict(zip((memory, size, crowd_footprint(stage)), of_stage, strict=True))
+        of_stage = (1.0, 0.0, 0.0, 0.0) if not sensitive else (0.6, 0.1, 0.2, 0.3) if stage == "train" else (1.0, 0.4, 0.2, 0.1)
+        found |= dict(zip((memory, size, *crowd_exponents(stage)), of_stage, strict=True))
+    for stage in ROLE_OF_STAGE:
+        found |= sleep_constants(stage)
     return found
 
 
-def readings(count: int, generator: np.random.Generator) -> list[tuple[float, float]]:
-    """Return of each point how much slower than usual the memory is, in its session and beside that."""
-    sessions = 0.5 * generator.standard_normal(-(-count // SESSION_POINTS))
-    return [(float(sessions[number // SESSION_POINTS]), 0.2 * float(generator.standard_normal())) for number in range(count)]
-
-
-def read(point: PointTimes, number: int, slower: tuple[float, float]) -> PointTimes:
-    return replace(point, memory_s=MEMORY_S * float(np.exp(sum(slower))), session_s=1000.0 * (number // SESSION_POINTS))
+def read(point: PointTimes, slower: float) -> PointTimes:
+    """Return the point where the memory was so much slower than usual, as a logarithm."""
+    return replace(point, memory_s=MEMORY_S * float(np.exp(slower)))
 
 
 def all_planted(q: Quantities) -> dict[str, float]:
@@ -239,7 +250,16 @@ def crowded(
     thread_s["embedding_worker", "main"] = spent["worker rest"] + sum(spans.values())
     thread_s |= {("nn_worker", "other"): spent["train"], ("loader", "io"): spent["io"]}
     step_s = sum(spent.values()) / (1.0 + busy)
-    return PointTimes(quantities=q, thread_s=thread_s, span_s=spans, step_s=step_s, memory_s=MEMORY_S, crowded=True, reduction=reduction)
+    return PointTimes(
+        quantities=q,
+        thread_s=thread_s,
+        sleeps=usual_sleeps(q),
+        span_s=spans,
+        step_s=step_s,
+        memory_s=MEMORY_S,
+        crowded=True,
+        reduction=reduction,
+    )
 
 
 def test_what_slows_a_machine_is_no_constant_of_a_stages() -> None:
@@ -248,12 +268,14 @@ def test_what_slows_a_machine_is_no_constant_of_a_stages() -> None:
     shapes = drawn(120)
     of_machine = conditions(Usual.of([made_up(q) for q in shapes]).footprint, sensitive=True)
     measured = []
-    for number, (q, slower) in enumerate(zip(shapes, readings(120, generator), strict=True)):
-        pace = float(np.exp(0.8 * slower[0] + 0.3 * slower[1] + 0.02 * generator.standard_normal()))
-        measured.append(read(made_up(q, stage_paces(of_machine, q, pace)), number, slower))
+    for q in shapes:
+        slower = 0.3 * generator.standard_normal()
+        pace = float(np.exp(0.8 * slower + 0.02 * generator.standard_normal()))
+        measured.append(read(made_up(q, stage_paces(of_machine, q, pace)), slower))
     usual = Usual.of(measured)
-    found, told = fit_all(equations(measured), [[usual.larger(point)] for point in measured], usual.slower(measured))
-    assert told.machine == pytest.approx([0.8, 0.3], abs=0.06)
+    sizes, slower_at = [[usual.larger(point)] for point in measured], [usual.slower(point) for point in measured]
+    found, told = fit_all(equations(measured), sizes, machine=slower_at)
+    assert told.machine == pytest.approx(0.8, abs=0.06)
     assert told.sensitivity["train"] == pytest.approx(0.6 * told.sensitivity["server"], abs=0.06)
     assert told.sizes["train"][0] < told.sizes["server"][0] - 0.1
     assert told.drift < 0.05
@@ -264,14 +286,11 @@ def test_what_slows_a_machine_is_no_constant_of_a_stages() -> None:
             assert slowed * stage_seconds(constants, terms) == pytest.approx(point.stages()[stage], rel=0.2), stage
 
 
-def test_a_pace_is_of_some_minutes_first_and_of_its_moment_less() -> None:
+def test_a_pace_is_read_from_memory_beside_what_is_usual_there() -> None:
     constants = conditions(0.6, sensitive=False) | {"host.crowded_memory_s": 0.5 * MEMORY_S}
-    usual, slow = Reading(MEMORY_S, crowded=False), Reading(2.0 * MEMORY_S, crowded=False)
-    assert memory_pace(constants, usual, [usual]) == pytest.approx(1.0)
-    assert memory_pace(constants, slow, [slow, slow]) == pytest.approx(2.0**0.8)
-    assert memory_pace(constants, slow, [usual, slow]) == pytest.approx(2.0 ** (0.5 * 0.8 + 0.5 * 0.3))
-    crowded_usual = Reading(0.5 * MEMORY_S, crowded=True)  # a core that is awake reads faster
-    assert memory_pace(constants, crowded_usual, [crowded_usual, usual]) == pytest.approx(1.0)
+    assert memory_pace(constants, MEMORY_S, crowded=False) == pytest.approx(1.0)
+    assert memory_pace(constants, 2.0 * MEMORY_S, crowded=False) == pytest.approx(2.0**0.8)
+    assert memory_pace(constants, 0.5 * MEMORY_S, crowded=True) == pytest.approx(1.0)  # a core that is awake reads faster
 
 
 def test_what_crowding_changes_is_found_in_points_of_a_crowded_machine() -> None:
@@ -280,10 +299,29 @@ def test_what_crowding_changes_is_found_in_points_of_a_crowded_machine() -> None
     measured = [crowded(q, busy=0.4 + 0.025 * number, pace=paces[number]) for number, q in enumerate(shapes)]
     assert [others_busy(point, 2.0) for point in measured] == pytest.approx([0.4 + 0.025 * number for number in range(24)])
     constants = all_planted(shapes[0]) | conditions(0.6, sensitive=False)
-    found, told = fit_all(crowd_equations(measured, constants, paces, 2.0), [(0.0,)] * 24, [()] * 24)
+    found, told = fit_all(crowd_equations(measured, constants, paces, 2.0), [(0.0,)] * 24)
     assert told.of_points == pytest.approx([1.0] * 24, abs=1e-6)
     factors = {name: value for each in found.values() for name, value in each.constants.items()}
     assert factors == pytest.approx(all_factors(), rel=1e-3)
+
+
+def test_what_it_costs_to_have_slept_is_found_where_threads_sleep_less_than_usual() -> None:
+    shapes = [quantities(load_scenario(BASE, list(point.overrides))) for point in crowds(24)]
+    measured = []
+    for number, q in enumerate(shapes):
+        point = crowded(q)
+        sleeps = {thread: usually * (0.2 + 0.03 * number) for thread, usually in point.sleeps.items()}
+        saved = {thread: 1e-4 * (usually - sleeps[thread]) for thread, usually in point.sleeps.items()}
+        thread_s = {thread: seconds - saved.get(thread, 0.0) for thread, seconds in point.thread_s.items()}
+        measured.append(replace(point, sleeps=sleeps, thread_s=thread_s))
+    found = crowd_equations(measured, all_planted(shapes[0]) | conditions(0.6, sensitive=False), [1.0] * 24, 2.0)
+    for stage in ROLE_OF_STAGE:
+        assert fit(found[stage]).constants[sleep_cost(stage)] == pytest.approx(1e-4, rel=1e-3), stage
+
+
+def test_how_often_threads_sleep_is_found_where_one_batch_after_another_passes() -> None:
+    for stage in ROLE_OF_STAGE:
+        assert fit(sleep_equations([made_up(q) for q in drawn(24)], stage)).constants == pytest.approx(sleep_constants(stage), abs=1e-6)
 
 
 def test_the_all_reduce_is_what_a_training_thread_takes_more() -> None:
@@ -315,7 +353,7 @@ def test_a_machine_with_many_cores_knows_no_crowding() -> None:
     machine = fit_machine([*measured, *idle], 64.0)
     assert {machine.constants[name] for name in all_factors()} == {1.0}
     assert machine.constants["host.memory_s"] == pytest.approx(MEMORY_S)
-    assert {machine.constants[crowd_footprint(stage)] for stage in stage_terms(measured[0].quantities)} == {0.0}
+    assert {machine.constants[name] for stage in stage_terms(measured[0].quantities) for name in crowd_exponents(stage)} == {0.0}
     assert machine.paces == pytest.approx([1.0] * 48, abs=0.05)
 
 
@@ -325,13 +363,12 @@ def test_a_whole_machine_is_found_again() -> None:
     shapes = [quantities(load_scenario(BASE, list(point.overrides))) for point in crowds(24)]
     alone = drawn(96)
     of_machine = conditions(Usual.of([made_up(q) for q in alone]).footprint, sensitive=True)
-    slower = readings(120, generator)
-    paces = [float(np.exp(0.8 * late + 0.3 * now + 0.02 * generator.standard_normal())) for late, now in slower]
+    slower = 0.3 * generator.standard_normal(120)
+    paces = np.exp(0.8 * slower + 0.02 * generator.standard_normal(120)).tolist()
     measured = [
         read(
             made_up(q, stage_paces(of_machine, q, pace)) if number % 5 else crowded(q, busy=0.9, pace=pace, of_machine=of_machine),
-            number,
-            slower[number],
+            float(slower[number]),
         )
         for number, (q, pace) in enumerate(
             zip([shapes[number // 5] if number % 5 == 0 else alone[number - number // 5 - 1] for number in range(120)], paces, strict=True)
@@ -340,7 +377,6 @@ def test_a_whole_machine_is_found_again() -> None:
     reducing = [crowded(q, "overlapped", of_machine=of_machine) for q in drawn(8)]
     machine = fit_machine([*measured, *reducing], 2.0)
     assert machine.constants["host.memory_exponent"] == pytest.approx(0.8, abs=0.1)
-    assert machine.constants["host.moment_exponent"] == pytest.approx(0.3, abs=0.05)
     assert np.std(np.log(np.array(machine.paces[: len(paces)]) / paces)) < 0.06
     constants = {**machine.constants, **{name: value for each in machine.fitted.values() for name, value in each.constants.items()}}
     for point, pace in zip(measured, machine.paces, strict=False):
