@@ -313,7 +313,8 @@ def test_what_it_costs_to_have_slept_is_found_where_threads_sleep_less_than_usua
         sleeps = {thread: usually * (0.2 + 0.03 * number) for thread, usually in point.sleeps.items()}
         saved = {thread: 1e-4 * (usually - sleeps[thread]) for thread, usually in point.sleeps.items()}
         thread_s = {thread: seconds - saved.get(thread, 0.0) for thread, seconds in point.thread_s.items()}
-        measured.append(replace(point, sleeps=sleeps, thread_s=thread_s))
+        shorter = replace(point, sleeps=sleeps, thread_s=thread_s)
+        measured.append(replace(shorter, step_s=point.step_s * shorter.total_s / point.total_s))  # as busy as before
     found = crowd_equations(measured, all_planted(shapes[0]) | conditions(0.6, sensitive=False), [1.0] * 24, 2.0)
     for stage in ROLE_OF_STAGE:
         assert fit(found[stage]).constants[sleep_cost(stage)] == pytest.approx(1e-4, rel=1e-3), stage
