@@ -44,7 +44,7 @@ LEFT_OUT = (
 
 def predict_again(validation: Validation, scenario_of: ScenarioOf, profile: Path) -> Validation:
     """Return the validation with every measured case predicted from this profile."""
-    cases = _predicted(validation.cases, scenario_of, [f"simulation.profile={profile}"])
+    cases = [_predicted(case, scenario_of, [f"simulation.profile={profile}"]) for case in validation.cases]
     return replace(validation, cases=cases, profile=load_profile(str(profile)).name)
 
 
@@ -59,24 +59,19 @@ def ablate(validation: Validation, scenario_of: ScenarioOf, profile: Path) -> li
             changed = Path(place) / f"without-{number}.yaml"
             changed.write_text(_changed(profile, piece.constants), encoding="utf-8")
             settings = [f"simulation.profile={changed}", f"simulation.steps={_STEPS}", *piece.overrides]
-            predicted = _predicted(validation.cases, scenario_of, settings)
-            errors = [abs(case.error_pct) for case in predicted if case.error_pct is not None]
+            errors = [abs(error) for case in validation.cases if (error := _predicted(case, scenario_of, settings).error_pct) is not None]
             if errors:
                 rows.append(Ablation(name=piece.name, mape_pct=fmean(errors), max_error_pct=max(errors)))
     return rows
 
 
-def _predicted(cases: Sequence[CaseResult], scenario_of: ScenarioOf, settings: Sequence[str]) -> list[CaseResult]:
-    """Return the cases predicted anew, those that have been measured."""
-    found = []
-    for case in cases:
-        if case.measured is None:
-            found.append(case)
-            continue
-        scenario = at_pace(scenario_of(case, settings), case.memory_s)
-        simulated, interval, _ = predict(scenario)
-        found.append(replace(case, simulated=simulated, predicted=interval, pace=scenario.simulation.pace))
-    return found
+def _predicted(case: CaseResult, scenario_of: ScenarioOf, settings: Sequence[str]) -> CaseResult:
+    """Return a case predicted anew where it has been measured."""
+    if case.measured is None:
+        return case
+    scenario = at_pace(scenario_of(case, settings), case.memory_s)
+    simulated, interval, _ = predict(scenario)
+    return replace(case, simulated=simulated, predicted=interval, pace=scenario.simulation.pace)
 
 
 def _changed(profile: Path, constants: Mapping[str, float]) -> str:
