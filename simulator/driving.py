@@ -55,6 +55,10 @@ class Driving:
         self._order = CollectiveOrder(ranks) if checked else None
         self._hands: dict[type[m.Word], Hand] = {}
 
+    def beside(self) -> dict[str, float]:
+        """Return for each stage which part of its work was done beside busy cores, 0..1; nothing where cores are not simulated."""
+        return {}
+
     def start(self) -> None:
         """Begin: raises NotImplementedError here."""
         raise NotImplementedError

@@ -187,6 +187,10 @@ def stage_terms(q: Quantities) -> dict[str, Terms]:
     }
 
 
+ARITHMETIC = "host.rank.train_s_per_flop"
+"""The constant of what multiplies matrices, which hardly follows the machine's pace: caches serve it."""
+ARITHMETIC_EXPONENT = "host.pace.arithmetic_memory"
+
 STAGE_OF_ROLE: Mapping[str, str] = {
     "loader": "loader",
     "embedding_worker": "worker rest",
@@ -269,14 +273,19 @@ def footprint(q: Quantities) -> float:
 
 
 def stage_paces(profile: Constants, q: Quantities, pace: float) -> dict[str, float]:
-    """Return for each stage how many times longer its work takes than usual: at a pace of the machine, with a batch's footprint.
+    """Return for each stage how many times longer its work takes than usual: at a pace of the machine, with a batch's footprint."""
+    larger, exponents = footprint(q) - profile["host.footprint"], pace_exponents(profile, q)
+    return {stage: pace**exponent * exp(profile[condition_exponents(stage)[1]] * larger) for stage, exponent in exponents.items()}
 
-    What reads tables follows the machine's memory and a batch's footprint, what multiplies matrices hardly does.
-    """
-    larger, found = footprint(q) - profile["host.footprint"], {}
-    for stage in stage_terms(q):
-        memory, size = condition_exponents(stage)
-        found[stage] = pace ** profile[memory] * exp(profile[size] * larger)
+
+def pace_exponents(profile: Constants, q: Quantities) -> dict[str, float]:
+    """Return for each stage the exponent with which its work follows the machine's pace, of arithmetic as far as it is that."""
+    found = {}
+    for stage, terms in stage_terms(q).items():
+        exponent, share = profile[condition_exponents(stage)[0]], 0.0
+        if terms.get(ARITHMETIC):
+            share = profile[ARITHMETIC] * terms[ARITHMETIC] / (stage_seconds(profile, terms) or 1.0)
+        found[stage] = exponent + share * (profile[ARITHMETIC_EXPONENT] - exponent)
     return found
 
 

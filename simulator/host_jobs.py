@@ -34,6 +34,7 @@ class JobCosts:
     sleep_s: Mapping[str, float]  # what it costs the own thread of a stage's process to have slept
     noise_cv: float  # of each job's time
     wake_s: float  # of an idle core
+    moves_on_wake: float  # of wakes: may go to another core, 0..1
     post_s: float  # what another thread of a process has done, heard by its own
     io_s_per_message: float
     io_s_per_byte: float
@@ -110,6 +111,7 @@ def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
         sleep_s={stage: at[sleep_cost(stage)] for stage in STAGE_OF_ROLE.values()},
         noise_cv=profile["host.noise_cv"],
         wake_s=profile["host.wake_s"] * pace,
+        moves_on_wake=profile["host.moves_on_wake"],
         post_s=rank_message_s,
         io_s_per_message=at["host.io.s_per_message"],
         io_s_per_byte=at["host.io.s_per_byte"],

@@ -11,10 +11,11 @@ from typing import Any
 
 from persia.scenario import Scenario
 from persia.schedule import messages as m
+from simulator.core import Group, Job, Thread
 from simulator.driving import Driving, Process
 from simulator.host_costs import STAGE_OF_ROLE
 from simulator.host_jobs import JobCosts
-from simulator.processor import Group, Job, Processor, Thread
+from simulator.processor import Processor
 from simulator.queues import Link
 from simulator.streams import Noise
 
@@ -57,6 +58,10 @@ class HostDriving(Driving):
 
     def _work(self, work_s: float, then: Then, *args: Any, slowdown: float | None = None) -> Job:
         return Job(work_s * self._noise.factor(), then, args, slowdown)
+
+    def run(self, thread: Thread, work_s: float, then: Then, *args: Any) -> None:
+        """Let a thread work."""
+        self._processor.run(thread, self._work(work_s, then, *args))
 
     def _do(self, process: HostProcess, work_s: float, then: Then, *args: Any, slowdown: float | None = None) -> None:
         """Let the process's own thread work, as a part of what it is carrying out."""

@@ -20,13 +20,15 @@ from persia.schedule.rank import RankSchedule
 from persia.schedule.server import ServerSchedule
 from persia.schedule.staleness import VersionStaleness
 from persia.schedule.worker import WorkerSchedule
+from simulator.core import Job, Thread
 from simulator.costs import batch_costs, dense_costs
 from simulator.engine import Engine
 from simulator.hardware import Cluster
 from simulator.host_emulated import EmulatedRanks
 from simulator.host_jobs import JobCosts, job_costs
 from simulator.host_process import HostDriving, HostProcess, Then, limited_links
-from simulator.processor import Job, Processor, Thread
+from simulator.host_ring import Ring
+from simulator.processor import Processor
 from simulator.recorder import Recorder
 from simulator.server_side import DRAWS, spread
 from simulator.streams import Noise, stream
@@ -61,7 +63,7 @@ class HostSimulation(HostDriving):
         self._noise = Noise(stream(seed, "cpu"), self.costs.noise_cv)
         self._reduction = header.rank.reduction
         c = self.costs
-        self._processor = Processor(engine, c.cores, wake_s=c.wake_s)
+        self._processor = Processor(engine, c.cores, wake_s=c.wake_s, moves_on_wake=c.moves_on_wake)
         counts = {name: cluster.tiers[name].processes for name in ("loader", "embedding_worker", "parameter_server", "nn_worker")}
         self._loaders = self._processes(
             "loader", [LoaderSchedule(loader_limits(header.loader, i)) for i in range(counts["loader"])], scenario
@@ -79,7 +81,8 @@ class HostSimulation(HostDriving):
         self._staleness = [VersionStaleness() for _ in self._servers]
         self._gather = header.server.gather
         self._links = limited_links(scenario)
-        self._joined: list[tuple[int, int, float]] = []  # rank, batch, since: who waits in the step's collective
+        reduces = self._reduction is not Reduction.NONE and len(self._ranks) > 1
+        self._ring = Ring(self, self._ranks, c.reduce_s, self._finish_training) if reduces else None
         self._at_barrier = 0
         self._exchanged: dict[int, int] = {}  # batch -> servers that have answered
         self._emulated = self._emulated_ranks()
@@ -280,27 +283,9 @@ class HostSimulation(HostDriving):
         if self._emulated is not None:
             self._emulated.begin(index, command.batch, now_s)
             return
-        then = self._reduce if self._reduction is not Reduction.NONE and len(self._ranks) > 1 else self._finish_training
+        then = self._finish_training if self._ring is None else self._ring.join
         job = self._work(self.costs.train_s, then, index, command.batch, now_s)
         self._processor.run(rank.beside, job)
-
-    def _reduce(self, index: int, batch: int, since_s: float) -> None:
-        """Forward and backward are done: the collective begins when the last rank joins it."""
-        self._joined.append((index, batch, since_s))
-        if len(self._joined) < len(self._ranks):
-            return
-        joined, self._joined = self._joined, []
-        left = [len(joined)]
-
-        def reduced() -> None:
-            left[0] -= 1
-            if left[0] == 0:
-                for each in joined:
-                    self._finish_training(*each)
-
-        for rank, _, _ in joined:
-            process = self._ranks[rank]
-            self._processor.run(Thread(process.main.group), self._work(self.costs.reduce_s, reduced))
 
     def _finish_training(self, index: int, batch: int, since_s: float) -> None:
         rank = self._ranks[index]
@@ -385,6 +370,14 @@ class HostSimulation(HostDriving):
         used = [sum(p.main.busy_s + p.io.busy_s + p.beside.busy_s for p in tier) for tier in (self._loaders, self._workers, self._servers)]
         dense = sum(rank.beside.busy_s for rank in self._ranks)
         return [*used, dense, 0.0, 0.0, float(self._updates), *[0.0] * (2 * len(self.cluster.nics))]
+
+    def beside(self) -> dict[str, float]:
+        """Return for each stage which part of its work was done beside busy cores, 0..1."""
+        tiers = {"loader": self._loaders, "worker rest": self._workers, "server": self._servers, "rank rest": self._ranks}
+        threads = {stage: [process.main for process in processes] for stage, processes in tiers.items()}
+        threads |= dict.fromkeys(("dedup", "pool", "un-pool"), threads["worker rest"])
+        threads |= {"train": [rank.beside for rank in self._ranks], "io": [each.io for processes in tiers.values() for each in processes]}
+        return {stage: sum(each.beside_s for each in of) / max(1e-300, sum(each.busy_s for each in of)) for stage, of in threads.items()}
 
 
 def _done() -> None:

@@ -9,11 +9,15 @@ asleep, or at a tick of the scheduler's clock.  A thread keeps what its core owe
 it wakes; one that fell asleep having had more than its share stays on its core until the others have caught up (delayed
 dequeue, since 6.12), even where another core idles.
 
-A thread that wakes goes to an idle core, its last one where that idles, else to the one that has been less busy of late.  A
-core that falls idle takes a thread that waits at another at a tick only, and so machines idle while threads wait (Lozi et al.,
-"The Linux scheduler: a decade of wasted cores", EuroSys 2016).  An idle core takes `wake_s` to wake, which is dear on a virtual
-machine: a halted core must be entered again.  A job's work is given in seconds on a core whose neighbours idle; while other
-cores are busy it takes longer, by its slowdown.
+A thread that wakes goes on where it ran last, even where another core idles, but for a share of wakes, `moves_on_wake`: those go
+to an idle core, else to the one that has been less busy of late.  On a virtual machine that share is small, since a core that
+has halted is one that its host may have taken away (`available_idle_cpu`).  A core that falls idle takes a thread that waits at
+another now and then (since 6.18 as often as it has paid of late), or at a tick; a busy one looks every few ticks.  A thread that has
+run just now is not moved.  So machines idle while threads wait (Lozi et al., "The Linux scheduler: a decade of wasted cores",
+EuroSys 2016).  The shares and times are those of the kernel, or seen in traces of its scheduler where it adapts them.
+
+An idle core takes `wake_s` to wake, which is dear on a virtual machine: a halted core must be entered again.  A job's work is
+given in seconds on a core whose neighbours idle; while other cores are busy it takes longer, by its slowdown.
 
 A group of threads may have a quota, as a control group of Linux has: in every period of `PERIOD_S` it gets so many
 core-seconds, and when they are used up its threads wait for the next period (Turner, Rao and Rao, "CPU bandwidth control
@@ -24,164 +28,25 @@ Times in seconds.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import ceil, inf, log2
-from typing import Any
 
+from simulator.core import NOTHING_S, PERIOD_S, TICK_S, Core, Group, Job, Thread
 from simulator.engine import Engine
 
-PERIOD_S = 0.1  # of a quota: the kernel's default
-TICK_S = 0.004  # of the scheduler's clock: 250 Hz
 _SLICE_S = 0.0007  # of one core; of several it is longer
+_TAKES = 0.25  # of cores that fall idle while a thread waits at another that may be moved: take it
+_BUSY_TICKS = 8  # between looks of a busy core for threads that wait at others
 _SWAP_TICKS = 32  # between cores that are both busy, one with a thread more than the other
 _HALF_LIFE_S = 0.032  # of how busy a core has been
-_NOTHING_S = 1e-12  # less work than this is rounding
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """Work for one thread: seconds on a core whose neighbours idle, and what follows; without a slowdown it has its thread's."""
-
-    work_s: float
-    then: Callable[..., None]
-    args: tuple[Any, ...] = ()
-    slowdown: float | None = None
-
-
-class Group:
-    """Threads that share a quota in cores; `inf` is no limit."""
-
-    __slots__ = ("left_s", "quota_cores", "throttled")
-
-    def __init__(self, quota_cores: float) -> None:
-        if not quota_cores > 0.0:
-            raise ValueError(f"a quota is a positive number of cores, not {quota_cores}")
-        self.quota_cores = quota_cores
-        self.left_s = quota_cores * PERIOD_S
-        self.throttled = False
-
-
-class Thread:
-    """One thread and its queue of jobs; `busy_s` is the processor time it has used.
-
-    Its work takes `slowdown` times longer beside busy cores than beside idle ones; where that is less than one, what many jobs
-    in a row save weighs more than what they lose to a cold cache.
-    """
-
-    __slots__ = ("busy_s", "core", "due_s", "group", "job", "jobs", "kept_s", "lag_s", "left_s", "slowdown", "stays", "virtual_s", "waking")
-
-    def __init__(self, group: Group, slowdown: float = 1.0) -> None:
-        self.group = group
-        self.slowdown = slowdown
-        self.jobs: deque[Job] = deque()
-        self.job: Job | None = None  # under way, or just ending
-        self.core = 0  # on which it runs, or ran last
-        self.left_s = 0.0
-        self.busy_s = 0.0
-        self.virtual_s = 0.0  # processor time on its core, compared with that of the core's other threads
-        self.due_s = 0.0  # virtual time at which it should have had its slice
-        self.kept_s = 0.0  # virtual time up to which its turn lasts
-        self.lag_s = 0.0  # what its core owed it when it fell asleep
-        self.stays = False  # on its core though it sleeps
-        self.waking = False  # with its core
-
-
-class _Core:
-    """A core: the threads on it, which have a job or have had too much, and the one that runs."""
-
-    __slots__ = ("current", "load", "slice_s", "speed", "threads")
-
-    def __init__(self, slice_s: float) -> None:
-        self.threads: list[Thread] = []
-        self.current: Thread | None = None
-        self.slice_s = slice_s
-        self.speed = 0.0  # work that is done per second
-        self.load = 0.0  # threads with work here, of late
-
-    @property
-    def waiting(self) -> int:
-        """Return how many threads have work here, the running one included."""
-        return sum(thread.job is not None for thread in self.threads)
-
-    def enter(self, thread: Thread) -> None:
-        """Take a thread in; what it is owed counts beside the others."""
-        others, mean_s = len(self.threads), _mean_s(self.threads)
-        thread.virtual_s = mean_s - thread.lag_s * (others + 1) / others if others else 0.0
-        thread.due_s = thread.virtual_s + self.slice_s
-        self.threads.append(thread)
-
-    def leave(self, thread: Thread) -> None:
-        """Let a thread go, and keep what it is owed, at most a tick."""
-        thread.lag_s = max(-TICK_S, min(_mean_s(self.threads) - thread.virtual_s, TICK_S))
-        self.threads.remove(thread)
-        if self.current is thread:
-            self.current = None
-
-    def fall_asleep(self, thread: Thread) -> None:
-        """Let a thread sleep that has no more work: it stays while it has had more than its share."""
-        if thread.virtual_s > _mean_s(self.threads):
-            thread.stays = True
-            if self.current is thread:
-                self.current = None
-        else:
-            self.leave(thread)
-
-    def wake(self, thread: Thread) -> None:
-        """Let a thread that has stayed go on; what it would be owed by now is forgotten."""
-        thread.stays = False
-        if thread.virtual_s < _mean_s(self.threads):
-            self.leave(thread)
-            thread.lag_s = 0.0
-            self.enter(thread)
-
-    def turn_is_over(self, since_tick_s: float) -> bool:
-        """Return whether another thread may have the next turn; `since_tick_s` is what the core has done since the last tick."""
-        thread = self.current
-        if thread is None:
-            return True
-        alone = len(self.threads) == 1
-        at_tick_s = thread.virtual_s - since_tick_s
-        if alone and at_tick_s >= thread.due_s:
-            thread.due_s = at_tick_s + self.slice_s
-        over = thread.virtual_s >= thread.due_s
-        if over:
-            thread.due_s = thread.virtual_s + self.slice_s
-        return not alone and (over or thread.virtual_s >= thread.kept_s)
-
-    def next(self) -> Thread | None:
-        """Return whose turn it is."""
-        ready = [thread for thread in self.threads if not thread.group.throttled]
-        if not ready:
-            return None
-        mean_s = _mean_s(ready) + _NOTHING_S
-        current = self.current
-        if current is not None and not current.group.throttled and current.virtual_s <= mean_s and current.virtual_s < current.kept_s:
-            return current
-        return min((each for each in ready if each.virtual_s <= mean_s), key=lambda each: (each.due_s, each is current))
-
-    def turn(self) -> None:
-        """Let the next thread run; those that sleep and whose turn it would be go."""
-        thread = self.next()
-        while thread is not None and thread.stays:
-            self.leave(thread)
-            thread.stays, thread.lag_s = False, 0.0
-            thread = self.next()
-        self.give(thread)
-
-    def give(self, thread: Thread | None) -> None:
-        """Let a thread run."""
-        if thread is not None and thread is not self.current:
-            thread.kept_s = thread.due_s
-        self.current = thread
 
 
 class Processor:
     """C cores and the threads that share them."""
 
-    def __init__(self, engine: Engine, cores: float, *, wake_s: float = 0.0) -> None:
+    def __init__(self, engine: Engine, cores: float, *, wake_s: float = 0.0, moves_on_wake: float = 1.0) -> None:
         """`cores` may be a fraction: what other work of the machine leaves, which takes cores that idle first.
+
+        Of wakes the share `moves_on_wake`, 0..1, may go to another core than the thread's last one.
 
         Raises:
             ValueError: no cores.
@@ -191,9 +56,12 @@ class Processor:
         self._engine = engine
         self.cores = cores
         self._wake_s = wake_s
+        self._moves_on_wake = moves_on_wake
+        self._to_move = self._to_take = 0.0  # wakes and chances so far, of which whole ones are due
         count = max(1, ceil(cores))
-        self._cores = [_Core(_SLICE_S * (1.0 + int(log2(min(count, 8))))) for _ in range(count)]
+        self._cores = [Core(_SLICE_S * (1.0 + int(log2(min(count, 8))))) for _ in range(count)]
         self._share = 1.0  # of each core that runs a thread, that it has
+        self._others = 0.0  # which part of the other cores runs a thread beside one
         self._since_s = 0.0
         self._serial = 0  # of the planned event that counts; older ones are void
         self._changing = False  # jobs that have ended are being told
@@ -224,7 +92,7 @@ class Processor:
     def _wake(self, thread: Thread) -> None:
         self._catch_up()
         if not thread.stays:
-            thread.core = self._place(thread.core)
+            thread.core = self._place(thread)
         core = self._cores[thread.core]
         over = core.turn_is_over(self._since_tick_s())
         idle = core.waiting == 0
@@ -242,8 +110,14 @@ class Processor:
             self._engine.call_later(self._wake_s, self._awake, thread)
         self._plan()
 
-    def _place(self, last: int) -> int:
-        """Return the core for a thread that wakes: an idle one, its last one first; else the one that has been less busy of late."""
+    def _place(self, thread: Thread) -> int:
+        """Return the core for a thread that wakes."""
+        last = thread.core
+        if thread.ran_s > -inf:
+            self._to_move += self._moves_on_wake
+            if self._to_move < 1.0:
+                return last
+            self._to_move -= 1.0
         idle = [number for number, core in enumerate(self._cores) if not core.waiting]
         if idle:
             return last if last in idle else idle[0]
@@ -272,10 +146,12 @@ class Processor:
             if thread is not None and core.speed > 0.0:
                 thread.left_s -= core.speed * passed_s
                 thread.busy_s += used_s
+                thread.beside_s += used_s * self._others
+                thread.ran_s = now_s
                 thread.virtual_s += used_s
                 thread.group.left_s -= used_s
         for group in self._groups:
-            group.throttled = group.left_s <= _NOTHING_S
+            group.throttled = group.left_s <= NOTHING_S
 
     def _plan(self) -> None:
         """Choose what runs on each core and plan the next change."""
@@ -283,8 +159,7 @@ class Processor:
             return
         self._serial += 1
         self._renew_quotas()
-        next_s = self._take_turns()
-        running: list[tuple[_Core, Thread, Job]] = []
+        next_s, running = self._take_turns(), list[tuple[Core, Thread, Job]]()
         for core in self._cores:
             if core.current is None or core.current.group.throttled:
                 core.turn()
@@ -292,10 +167,10 @@ class Processor:
             if core.current is not None and core.current.job is not None and not core.current.waking:
                 running.append((core, core.current, core.current.job))
         self._share = min(1.0, self.cores / max(1, len(running)))
-        others = (len(running) - 1) / max(1, len(self._cores) - 1)
+        self._others = (len(running) - 1) / max(1, len(self._cores) - 1)
         for core, thread, job in running:
             slowdown = thread.slowdown if job.slowdown is None else job.slowdown
-            core.speed = self._share / (1.0 + others * (slowdown - 1.0))
+            core.speed = self._share / (1.0 + self._others * (slowdown - 1.0))
             next_s = min(next_s, max(0.0, thread.left_s) / core.speed)
         next_s = min(next_s, self._quotas_end_s())
         if next_s < inf:
@@ -317,18 +192,35 @@ class Processor:
         return int(self._engine.now_s / TICK_S + 1e-6)
 
     def _balance(self, tick: int) -> None:
-        """Move threads that wait to cores that have two less than theirs; now and then to those that have one less."""
-        swap = tick // _SWAP_TICKS > self._tick // _SWAP_TICKS
+        """Let idle cores take a thread from those where one waits, and now and then busy ones from those that have two more."""
+        busy, swap = (tick // ticks > self._tick // ticks for ticks in (_BUSY_TICKS, _SWAP_TICKS))
         while True:
             most = max(self._cores, key=lambda core: core.waiting)
             least = min(self._cores, key=lambda core: core.waiting)
-            if most.waiting - least.waiting < (1 if swap and most.waiting > 1 else 2):
+            more = most.waiting - least.waiting
+            if more < (1 if swap and most.waiting > 1 else 2) or (least.waiting and not busy):
                 return
             swap = False
-            thread = next(each for each in most.threads if each.job is not None and each is not most.current)
-            most.leave(thread)
-            thread.core = self._cores.index(least)
-            least.enter(thread)
+            thread = most.movable(self._engine.now_s)
+            if thread is None:
+                return
+            self._move(thread, most, least)
+
+    def _take(self, core: Core) -> None:
+        """Let a core that falls idle take a thread that waits at another."""
+        for other in self._cores:
+            thread = other.movable(self._engine.now_s) if other.waiting > 1 else None
+            if thread is not None:
+                self._to_take += _TAKES
+                if self._to_take >= 1.0:
+                    self._to_take -= 1.0
+                    self._move(thread, other, core)
+                return
+
+    def _move(self, thread: Thread, source: Core, target: Core) -> None:
+        source.leave(thread)
+        thread.core = self._cores.index(target)
+        target.enter(thread)
 
     def _quotas_end_s(self) -> float:
         """Return in how many seconds a quota in use is used up or renewed."""
@@ -369,7 +261,7 @@ class Processor:
         ended = [
             core.current
             for core in self._cores
-            if core.current is not None and core.current.job is not None and core.speed > 0.0 and core.current.left_s <= _NOTHING_S
+            if core.current is not None and core.current.job is not None and core.speed > 0.0 and core.current.left_s <= NOTHING_S
         ]
         self._changing = True
         for thread in ended:
@@ -384,6 +276,8 @@ class Processor:
             core = self._cores[thread.core]
             core.turn_is_over(self._since_tick_s())
             core.fall_asleep(thread)
+            if not core.waiting:
+                self._take(core)
             core.turn()
         self._plan()
 
@@ -392,8 +286,3 @@ def _begin_next(thread: Thread) -> None:
     """Let a thread begin its next job."""
     thread.job = thread.jobs.popleft()
     thread.left_s = thread.job.work_s
-
-
-def _mean_s(threads: Sequence[Thread]) -> float:
-    """Return the mean of threads' virtual times: one that is further has had more than its share."""
-    return sum(thread.virtual_s for thread in threads) / len(threads) if threads else 0.0

@@ -272,6 +272,7 @@ def _result(
         spans=recorder.spans,
         emulated=simulation.dense.emulated,
         prediction=None if profile.machine is None else predict(scenario, profile, throughput.mean),
+        beside=simulation.beside(),
     )
 
 

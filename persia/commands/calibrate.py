@@ -18,7 +18,7 @@ from persia.commands.rigging import measure_point
 from persia.runtime.attempt import RunFailed
 from persia.runtime.interrupts import Interrupts
 from persia.runtime.rig import Measured, Rig, open_rig
-from persia.runtime.rig_pieces import draw_seconds_per_id, gather_seconds
+from persia.runtime.rig_pieces import draw_seconds_per_id, gather_seconds, share_of_wakes_that_move
 from persia.scenario import Scenario
 from simulator.calibration.design import Point, crowds, points
 from simulator.calibration.equations import Equation, PointTimes, lookup_share
@@ -27,6 +27,7 @@ from simulator.calibration.machine import Machine, fit_machine
 from simulator.calibration.store import Calibrated, default_profile_path, read_points, write_points, write_profile
 from simulator.calibration.waking import wait_s
 from simulator.host_costs import REDUCTIONS, quantities
+from simulator.run import simulate
 
 _POINTS, _CROWDS = 34, 20
 _FEWEST, _CROWD_FEWEST = 4, 40  # batches
@@ -34,6 +35,7 @@ _SECONDS, _CROWD_SECONDS = 0.8, 1.6
 _REDUCE_CONSTANTS = ("host.reduce.overlapped_s_per_step", "host.reduce.after_backward_s_per_step")
 _PREFIXES = {"loader": "loader", "embedding_worker": "worker", "parameter_server": "server", "nn_worker": "rank"}  # of constants
 _WAITING_POINTS, _WAITING_STEPS = 9, 30  # simulated to find a wait
+_BESIDE_STEPS = 20  # simulated to find which work is done beside busy cores
 _WAKE = "host.wake_s"
 
 
@@ -55,14 +57,23 @@ def run(*, out: Path | None, as_json: bool, batch_sizes: Sequence[int] | None, a
     points_path = path.with_suffix(".points.json")
     earlier = _earlier(points_path) if add and points_path.is_file() else []
     with Interrupts() as interrupts, progress_bar("calibrating") as progress:
+        moves = share_of_wakes_that_move()
         with open_rig(interrupts) as rig, _rig_failures():
             findings = _measure_points(rig, points(_POINTS, batch_sizes), crowds(_CROWDS, batch_sizes), progress)
-        extra = {**_gathering(), "host.loader.draw_s_per_id": draw_seconds_per_id()}
+        extra = {
+            **_gathering(),
+            "host.loader.draw_s_per_id": draw_seconds_per_id(),
+            "host.moves_on_wake": moves,
+            _WAKE: 0.0,
+        }
+        cores = machine_facts()["cores"]
+        first = fit_machine([*earlier, *findings.now], cores)
+        findings.now = _with_beside(_calibrated([*earlier, *findings.now], first, findings, extra), findings, _last(first.paces, findings))
         measured = [*earlier, *findings.now]
         write_points(points_path, measured)
-        machine = fit_machine(measured, machine_facts()["cores"])
+        machine = fit_machine(measured, cores)
         calibrated = _calibrated(measured, machine, findings, extra)
-        calibrated.extra[_WAKE] = _wake_s(calibrated, findings, machine.paces[-len(findings.now) :])
+        calibrated.extra[_WAKE] = _wake_s(calibrated, findings, _last(machine.paces, findings))
         calibrated = replace(calibrated, seconds=monotonic() - began_s)
         progress(1.0)
     write_profile(path, calibrated)
@@ -180,6 +191,22 @@ def _host(points: Sequence[PointTimes], findings: _Findings) -> dict[str, float]
         "host.noise_cv": median(findings.noise_cv),
         **{f"{_PREFIXES[role]}.fixed_gib": gib for role, gib in findings.resident_gib.items()},
     }
+
+
+def _last(paces: Sequence[float], findings: _Findings) -> Sequence[float]:
+    return paces[-len(findings.now) :]
+
+
+def _with_beside(calibrated: Calibrated, findings: _Findings, paces: Sequence[float]) -> list[PointTimes]:
+    """Return the points with what a simulation of each says of which work was done beside busy cores."""
+    with tempfile.TemporaryDirectory() as place:
+        profile = Path(place) / "profile.yaml"
+        write_profile(profile, calibrated)
+        scenarios = [
+            _simulated(scenario, profile=str(profile), pace=pace, steps=_BESIDE_STEPS)
+            for scenario, pace in zip(findings.scenarios, paces, strict=True)
+        ]
+        return [replace(point, beside=simulate(scenario).beside) for scenario, point in zip(scenarios, findings.now, strict=True)]
 
 
 def _wake_s(calibrated: Calibrated, findings: _Findings, paces: Sequence[float]) -> float:

@@ -85,7 +85,7 @@ def load_profile(name: str) -> Profile:
         ScenarioError: no such profile, or anything wrong with the file.
     """
     if looks_like_path(name):
-        return read_profile(Path(name))
+        return _of_file(Path(name), _version(Path(name)))
     if name not in list_profiles():
         at = Position(file=f"profile {shown(name)}")
         raise error_at(at, "no packaged profile of this name", did_you_mean(name, list_profiles()))
@@ -96,6 +96,21 @@ def load_profile(name: str) -> Profile:
 def _packaged(name: str) -> Profile:
     """Return a packaged profile; it is frozen, so that one object serves all."""
     return read_profile(profile_path(name))
+
+
+@lru_cache(maxsize=8)
+def _of_file(path: Path, version: tuple[int, ...]) -> Profile:
+    """Return the profile in a file as long as it is of this version: simulations in a row read it once."""
+    return read_profile(path)
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file is written anew; nothing for one that is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def read_profile(path: Path) -> Profile:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import fsum, log
 from statistics import fmean, geometric_mean
 from typing import NamedTuple
@@ -50,7 +50,8 @@ class PointTimes:
     """One point: a batch's quantities, processor seconds by (role, thread) and of each stage's spans, seconds from batch to batch.
 
     `sleeps` is how often a batch's threads waited for something to do; `memory_s` is what the memory probe's reads took meanwhile.
-    At a crowded point several batches are under way at once.
+    At a crowded point several batches are under way at once.  `beside` is for each stage which part of its work is done beside busy
+    cores, as far as that is known, 0..1.
     """
 
     quantities: Quantities
@@ -61,6 +62,7 @@ class PointTimes:
     memory_s: float
     crowded: bool = False
     reduction: str = ""  # the kind of all-reduce that its ranks take part in
+    beside: Mapping[str, float] = field(default_factory=dict)
 
     def stages(self) -> dict[str, float]:
         """Return the processor seconds of each stage, as `host_costs.stage_terms` names them."""
@@ -81,13 +83,17 @@ class PointTimes:
         return fsum(self.stages().values())
 
 
-def equations(points: Sequence[PointTimes]) -> Equations:
-    """Return every stage's equations, of points at which one batch after another passes."""
+def equations(points: Sequence[PointTimes], crowding: Constants | None = None, cores: float = 1.0) -> Equations:
+    """Return every stage's equations, of points at which one batch after another passes.
+
+    What of a stage is done beside busy cores takes longer by what `crowding` says, constants that hold it.
+    """
     found: dict[str, list[Equation]] = defaultdict(list)
     for point in points:
-        terms = stage_terms(point.quantities)
+        terms, besides = stage_terms(point.quantities), beside(point, cores)
+        slower = dict.fromkeys(terms, 1.0) if crowding is None else slowdowns(crowding, point.quantities)
         for stage, spent_s in point.stages().items():
-            found[stage].append(Equation(terms[stage], spent_s))
+            found[stage].append(Equation(terms[stage], spent_s / (1.0 + besides[stage] * (slower[stage] - 1.0))))
     return found
 
 
@@ -131,17 +137,16 @@ def sleep_equations(points: Sequence[PointTimes], stage: str) -> Sequence[Equati
 def crowd_equations(points: Sequence[PointTimes], constants: Constants, paces: Sequence[float], cores: float) -> Equations:
     """Return every stage's equations at crowded points, given what its work takes alone.
 
-    `paces` is how many times longer than usual work takes at each point, whatever the size of its batch and crowding.  Where only a part of
-    the other cores is busy on average, only that part of the work is crowded; the rest is known.  An equation that says
-    nothing of a stage has zero seconds.
+    `paces` is how many times longer than usual work takes at each point, whatever the size of its batch and crowding.  Only what is
+    done beside busy cores is crowded; the rest is known.  An equation that says nothing of a stage has zero seconds.
     """
     found: dict[str, list[Equation]] = defaultdict(list)
     for point, pace in zip(points, paces, strict=True):
         of_stages = stage_paces(constants, point.quantities, pace)
-        stages, busy = point.stages(), others_busy(point, cores)
+        stages, besides = point.stages(), beside(point, cores)
         for stage, terms in crowd_terms(constants, point.quantities).items():
-            crowded = {name: busy * seconds for name, seconds in terms.items()}
-            known_s = (1.0 - busy) * sum(terms.values())
+            crowded = {name: besides[stage] * seconds for name, seconds in terms.items()}
+            known_s = (1.0 - besides[stage]) * sum(terms.values())
             if stage in ROLE_OF_STAGE:
                 usually = stage_seconds(constants, sleep_terms(stage, point.quantities))
                 crowded[sleep_cost(stage)] = point.sleeps[ROLE_OF_STAGE[stage], "main"] - usually
@@ -157,16 +162,28 @@ def reduction_equations(points: Sequence[PointTimes], constants: Constants, pace
     """
     found = []
     for point, pace in zip(points, paces, strict=True):
-        q, busy = point.quantities, max(0.0, others_busy(point, cores))
+        q, busy = point.quantities, beside(point, cores)["train"]
         alone_s = stage_paces(constants, q, pace)["train"] * sum(crowd_terms(constants, q)["train"].values())
         train_s = (1.0 + busy * (slowdowns(constants, q)["train"] - 1.0)) * alone_s
         found.append(Equation(reduction_terms(q, point.reduction), point.stages()["train"] / pace, train_s / pace))
     return found
 
 
+def beside(point: PointTimes, cores: float) -> Mapping[str, float]:
+    """Return for each stage which part of its work is done beside busy cores; where that is not known, the mean over all work."""
+    if point.beside:
+        return point.beside
+    return dict.fromkeys(point.stages(), others_busy(point, cores) if point.crowded else 0.0)
+
+
 def others_busy(point: PointTimes, cores: float) -> float:
-    """Return which part of the other cores a point keeps busy while it runs on one."""
-    return min(1.0, (point.total_s / point.step_s - 1.0) / max(cores - 1.0, 1e-9))
+    """Return which part of the other cores is busy beside a core that works, on average over all work, 0..1.
+
+    One core always works here; each of the others does for an equal part of the time.
+    """
+    others = max(cores - 1.0, 1e-9)
+    busy = min(1.0, max(0.0, (point.total_s / point.step_s - 1.0) / others))
+    return (2.0 * busy + max(0.0, others - 1.0) * busy**2) / (1.0 + others * busy)
 
 
 def lookup_share(points: Sequence[PointTimes]) -> float:

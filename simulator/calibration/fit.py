@@ -25,9 +25,10 @@ _Z90 = 1.645  # of a normal distribution's 90 % interval
 _ROUNDS = 5  # of weighing anew and leaving out what a disturbance of the machine has spoilt
 _OUTLIER = 3.5  # deviations
 _PRIOR = 0.5  # weight of a further equation, over that of a point's
-_PACE_ROUNDS = 40
+_PACE_ROUNDS, _SETTLED = 40, 1e-4  # most rounds; the largest change of a pace that ends them
 _EXPONENTS = 0.0, 2.0  # bounds of what all stages have in common
 _APART = 0.2  # about how far a stage's exponent is from the common one
+_ARITHMETIC, _ARITHMETIC_APART = 0.5, 0.5  # the exponent of plain arithmetic: between not at all and as the rest
 _MACHINE, _PRIOR_OF_MACHINE = 0.7, 0.4  # exponent of the machine's reading as far as the points do not tell, and the weight of that
 
 
@@ -98,14 +99,15 @@ def interval(value: float, error: float) -> tuple[float, float]:
 class Paces:
     """How many times longer a point takes than under the usual conditions, whatever the size of its batch: `of_points`.
 
-    All stages share a point's pace; each follows it with its own `sensitivity`, one on average, and the size of a batch with
-    exponents of its own.  The pace follows what was read of the machine with the `machine` exponent, up to a relative error
-    of `drift`.
+    All stages share a point's pace; each follows it with its own `sensitivity`, one on average, but for what is `arithmetic`,
+    and the size of a batch with exponents of its own.  The pace follows what was read of the machine with the `machine`
+    exponent, up to a relative error of `drift`.
     """
 
     of_points: Sequence[float]
     machine: float
     sensitivity: Mapping[str, float]
+    arithmetic: float
     sizes: Mapping[str, Sequence[float]]
     drift: float
 
@@ -115,7 +117,8 @@ def fit_all(
     sizes: Sequence[Sequence[float]],
     *,
     machine: Sequence[float] | None = None,
-    sensitivity: Mapping[str, float] | None = None,
+    exponents: Mapping[str, Sequence[float]] | None = None,
+    arithmetic: str = "",
     about_one: Collection[str] = (),
 ) -> tuple[dict[str, Fitted], Paces]:
     """Return the fit of every stage, and every point's pace.
@@ -123,15 +126,16 @@ def fit_all(
     Equations, how large each point's batch is and how much slower than usual the machine was by what was read, as a logarithm,
     both zero where all is as usual, stand in the order of the points.  What all stages have in common is no constant of a
     stage's: a machine that others share is faster at one moment and slower at the next.  A point's pace is the median of its
-    stages' residuals, so that no stage decides alone; how a stage follows it, unless `sensitivity` says that, and the size of a
-    batch differs from the others as far as its residuals beside theirs say so.  Constants are those of the usual conditions.
+    stages' residuals, so that no stage decides alone; how a stage follows it, unless `exponents` say that for each point, and the
+    size of a batch differs from the others as far as its residuals beside theirs say so, apart from what the constant
+    `arithmetic` makes of a stage.  Constants are those of the usual conditions.
     """
     size, read = np.array(sizes), np.array([0.0] * len(sizes) if machine is None else machine)
     design = np.column_stack([np.ones(len(size)), read, size])
     bounds = [-np.inf, *[_EXPONENTS[0]] * (design.shape[1] - 1)], [np.inf, *[_EXPONENTS[1]] * (design.shape[1] - 1)]
     prior = _PRIOR_OF_MACHINE * np.eye(design.shape[1])[1:2]
-    follows = {stage: 1.0 if sensitivity is None else sensitivity[stage] for stage in equations}
-    paces = {stage: np.ones(len(size)) for stage in equations}
+    of_rest, of_arithmetic = dict.fromkeys(equations, 1.0), _ARITHMETIC
+    paces, pace = {stage: np.ones(len(size)) for stage in equations}, np.zeros(len(size))
     for _ in range(_PACE_ROUNDS):
         fitted, logs = {}, {}
         for stage, each in equations.items():
@@ -141,21 +145,30 @@ def fit_all(
         shared = np.nanmedian(np.array(list(logs.values())), axis=0)
         solved = lsq_linear(np.vstack([design, prior]), np.append(shared, _MACHINE * _PRIOR_OF_MACHINE), bounds).x
         of_machine, of_size = float(solved[1]), solved[2:]
-        pace = shared - solved[0] - size @ of_size
-        exponents = {}
+        before, pace = pace, shared - solved[0] - size @ of_size
+        of_sizes = {}
         for stage, each in logs.items():
-            if sensitivity is None:
-                more, *apart = _apart(np.column_stack([pace, size]), each - shared)
-                follows[stage] = 1.0 + float(more)
+            if exponents is None:
+                share = _share(equations[stage], fitted[stage], arithmetic)
+                known = np.column_stack([pace * (1.0 - share), pace * share, size])
+                expected, within = [0.0, _ARITHMETIC - 1.0, *[0.0] * size.shape[1]], [_APART, _ARITHMETIC_APART, *[_APART] * size.shape[1]]
+                rest, apart, *sized = _apart(known, each - shared, np.array(expected), np.array(within))
+                of_rest[stage] = 1.0 + float(rest)
+                of_arithmetic = 1.0 + float(apart) if share.any() else of_arithmetic
+                follows = of_rest[stage] + share * (of_arithmetic - of_rest[stage])
             else:
-                apart = _apart(size, each - shared - (follows[stage] - 1.0) * pace)
-            exponents[stage] = of_size + np.array(apart)
-            paces[stage] = np.exp(follows[stage] * pace + size @ exponents[stage])
+                follows = np.array(exponents[stage])
+                sized = _apart(size, each - shared - (follows - 1.0) * pace, np.zeros(size.shape[1]), np.full(size.shape[1], _APART))
+            of_sizes[stage] = of_size + np.array(sized)
+            paces[stage] = np.exp(follows * pace + size @ of_sizes[stage])
+        if np.abs(pace - before).max() < _SETTLED:
+            break
     return fitted, Paces(
         of_points=np.exp(pace).tolist(),
         machine=of_machine,
-        sensitivity=follows,
-        sizes={stage: each.tolist() for stage, each in exponents.items()},
+        sensitivity=of_rest,
+        arithmetic=of_arithmetic,
+        sizes={stage: each.tolist() for stage, each in of_sizes.items()},
         drift=float((pace - of_machine * read).std(ddof=design.shape[1])),
     )
 
@@ -167,11 +180,19 @@ def _logs(equations: Sequence[Equation], fitted: Fitted) -> Any:
     return np.array([np.log(measured_s / of_s) if min(measured_s, of_s) > 0.0 else nan for measured_s, of_s in pairs])
 
 
-def _apart(known: Any, residual: Any) -> Any:
-    """Return how far a stage's exponents are from the common ones: zero as far as its residuals do not say otherwise."""
+def _share(equations: Sequence[Equation], fitted: Fitted, name: str) -> Any:
+    """Return the share that one constant has in what is expected of each equation."""
+    of_name = np.array([fitted.constants.get(name, 0.0) * each.terms.get(name, 0.0) for each in equations])
+    total = [each.known_s + sum(fitted.constants.get(term, 0.0) * count for term, count in each.terms.items()) for each in equations]
+    return of_name / np.maximum(total, 1e-300)
+
+
+def _apart(known: Any, residual: Any, expected: Any, within: Any) -> Any:
+    """Return how far a stage's exponents are from the common ones: as expected, within about so much, where residuals do not say more."""
+    residual = residual - known @ expected
     residual = residual - np.nanmedian(residual)
     deviation = max(1.4826 * np.nanmedian(np.abs(residual)), 1e-6)
     sound = np.abs(residual) <= _OUTLIER * deviation
     centred = known[sound] - known[sound].mean(axis=0)
-    ridge = (deviation / _APART) ** 2 * np.eye(known.shape[1])
-    return np.linalg.solve(centred.T @ centred + ridge, centred.T @ (residual[sound] - residual[sound].mean()))
+    ridge = np.diag((deviation / within) ** 2)
+    return expected + np.linalg.solve(centred.T @ centred + ridge, centred.T @ (residual[sound] - residual[sound].mean()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp
 from statistics import pstdev
 
@@ -18,10 +18,22 @@ from simulator.calibration.equations import (
     sleep_equations,
 )
 from simulator.calibration.fit import Fitted, fit, fit_all
-from simulator.host_costs import condition_exponents, crowd_exponents, crowd_factors, other_ranks, sleep_cost, sleep_terms
+from simulator.host_costs import (
+    ARITHMETIC,
+    ARITHMETIC_EXPONENT,
+    Constants,
+    condition_exponents,
+    crowd_exponents,
+    crowd_factors,
+    other_ranks,
+    pace_exponents,
+    sleep_cost,
+    sleep_terms,
+)
 
 _BUSY_LEAST = 0.3  # of the other cores
 _CROWDED_LEAST = 6  # points
+_ROUNDS = 3  # of what work takes beside idle cores and what crowding makes of it, each given the other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +47,34 @@ class Machine:
     constants: Mapping[str, float]
     paces: Sequence[float]
 
+    def all_constants(self) -> dict[str, float]:
+        """Return all constants by name."""
+        return {**self.constants, **{name: value for each in self.fitted.values() for name, value in each.constants.items()}}
+
 
 def fit_machine(points: Sequence[PointTimes], cores: float) -> Machine:
     """Return what the points say of a machine with so many cores."""
-    alone = [point for point in points if not point.crowded]
     usual = Usual.of(points)
-    fitted, idle = fit_all(equations(alone), [[usual.larger(point)] for point in alone], machine=[usual.slower(point) for point in alone])
+    crowded = [number for number, point in enumerate(points) if point.crowded and others_busy(point, cores) >= _BUSY_LEAST]
+    machine = _fit_alone(points, usual, None, cores)
+    if len(crowded) >= _CROWDED_LEAST:  # else there are so many cores that the points do not fill them, or only one
+        machine = _fit_crowded(points, crowded, usual, machine, cores)
+        for _ in range(_ROUNDS - 1):
+            machine = _fit_crowded(points, crowded, usual, _fit_alone(points, usual, machine.all_constants(), cores), cores)
+    reducing = [(point, pace) for point, pace in zip(points, machine.paces, strict=True) if point.reduction]
+    reduction = reduction_equations([point for point, _ in reducing], machine.all_constants(), [pace for _, pace in reducing], cores)
+    return replace(machine, fitted={**machine.fitted, "reduction": fit(reduction)})
+
+
+def _fit_alone(points: Sequence[PointTimes], usual: Usual, crowding: Constants | None, cores: float) -> Machine:
+    """Return what the points at which one batch after another passes say, given what crowding makes of work."""
+    alone = [point for point in points if not point.crowded]
+    fitted, idle = fit_all(
+        equations(alone, crowding, cores),
+        [[usual.larger(point)] for point in alone],
+        machine=[usual.slower(point) for point in alone],
+        arithmetic=ARITHMETIC,
+    )
     of_alone = iter(idle.of_points)
     paces = [exp(idle.machine * usual.slower(point)) if point.crowded else next(of_alone) for point in points]
     constants = {
@@ -50,6 +84,7 @@ def fit_machine(points: Sequence[PointTimes], cores: float) -> Machine:
         "host.memory_cv": pstdev(map(usual.slower, points)),
         "host.footprint": usual.footprint,
         "host.drift": idle.drift,
+        ARITHMETIC_EXPONENT: idle.arithmetic,
     }
     for stage, (exponent,) in idle.sizes.items():
         sensitivity, size = condition_exponents(stage)
@@ -61,34 +96,30 @@ def fit_machine(points: Sequence[PointTimes], cores: float) -> Machine:
             **dict.fromkeys(sleep_terms(stage, alone[0].quantities), 0.0),
             **fit(sleep_equations(alone, stage)).constants,
         }
-    busy = [number for number, point in enumerate(points) if point.crowded and others_busy(point, cores) >= _BUSY_LEAST]
-    if len(busy) >= _CROWDED_LEAST:  # else there are so many cores that the points do not fill them, or only one
-        found = crowd_equations(
-            [points[number] for number in busy], {**constants, **_constants(fitted)}, [paces[number] for number in busy], cores
-        )
-        sizes = [_of_what_is_crowded(points[number], cores, usual) for number in busy]
-        factors, crowded = fit_all(
-            found, sizes, sensitivity=idle.sensitivity, about_one=[name for stage in found for name in crowd_factors(stage)]
-        )
-        fitted |= {f"crowd_{stage}": each for stage, each in factors.items()}
-        for stage, exponents in crowded.sizes.items():
-            constants |= dict(zip(crowd_exponents(stage), exponents, strict=True))
-        for number, pace in zip(busy, crowded.of_points, strict=True):
-            paces[number] *= pace
-    fitted["reduction"] = _fit_reduction(points, paces, {**constants, **_constants(fitted)}, cores)
     return Machine(fitted=fitted, constants=constants, paces=paces)
+
+
+def _fit_crowded(points: Sequence[PointTimes], crowded: Sequence[int], usual: Usual, alone: Machine, cores: float) -> Machine:
+    """Return what the points of these numbers say of crowding, given what work takes alone, added to that."""
+    those, paces, constants = [points[number] for number in crowded], list(alone.paces), alone.all_constants()
+    exponents = [pace_exponents(constants, point.quantities) for point in those]
+    found = crowd_equations(those, constants, [paces[number] for number in crowded], cores)
+    factors, told = fit_all(
+        found,
+        [_of_what_is_crowded(point, cores, usual) for point in those],
+        exponents={stage: [each[stage] for each in exponents] for stage in found},
+        about_one=[name for stage in found for name in crowd_factors(stage)],
+    )
+    more: dict[str, float] = {}
+    for stage, of_stage in told.sizes.items():
+        more |= dict(zip(crowd_exponents(stage), of_stage, strict=True))
+    for number, pace in zip(crowded, told.of_points, strict=True):
+        paces[number] *= pace
+    fitted = {**alone.fitted, **{f"crowd_{stage}": each for stage, each in factors.items()}}
+    return Machine(fitted=fitted, constants={**alone.constants, **more}, paces=paces)
 
 
 def _of_what_is_crowded(point: PointTimes, cores: float, usual: Usual) -> tuple[float, float]:
     """Return how far a point's footprint is from the usual one, and the share of other ranks, of the part of its work that is crowded."""
     busy = others_busy(point, cores)
     return busy * usual.larger(point), busy * other_ranks(point.quantities)
-
-
-def _fit_reduction(points: Sequence[PointTimes], paces: Sequence[float], constants: Mapping[str, float], cores: float) -> Fitted:
-    reducing = [(point, pace) for point, pace in zip(points, paces, strict=True) if point.reduction]
-    return fit(reduction_equations([point for point, _ in reducing], constants, [pace for _, pace in reducing], cores))
-
-
-def _constants(fitted: Mapping[str, Fitted]) -> dict[str, float]:
-    return {name: value for each in fitted.values() for name, value in each.constants.items()}

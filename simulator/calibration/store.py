@@ -63,6 +63,7 @@ def write_points(path: Path, points: Sequence[PointTimes]) -> None:
             "sleeps": _joined(point.sleeps),
             "memory_s": point.memory_s,
             "span_s": dict(point.span_s),
+            "beside": dict(point.beside),
         }
         for point in points
     ]
@@ -81,6 +82,7 @@ def read_points(path: Path) -> list[PointTimes]:
             sleeps=_split(row["sleeps"]),
             span_s=row["span_s"],
             memory_s=row["memory_s"],
+            beside=row.get("beside", {}),
         )
         for row in json.loads(path.read_text(encoding="utf-8"))
     ]

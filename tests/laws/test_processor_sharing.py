@@ -174,3 +174,60 @@ def test_work_is_conserved() -> None:
 def test_a_processor_has_cores(cores: float) -> None:
     with pytest.raises(ValueError, match="cores"):
         Processor(HeapEngine(), cores)
+
+
+def _busy_core_and_a_sleeper(moves_on_wake: float) -> tuple[HeapEngine, Processor, Thread]:
+    """Two cores; on the first one a thread works that never sleeps, on which another has slept since it ran there."""
+    engine = HeapEngine()
+    processor = Processor(engine, 2.0, moves_on_wake=moves_on_wake)
+    hog, sleeper = Thread(processor.group()), Thread(processor.group())
+    processor.run(sleeper, Job(0.1 * TICK_S, lambda: None))
+    engine.call_later(0.5 * TICK_S, processor.run, hog, Job(100.0 * TICK_S, engine.stop))
+    return engine, processor, sleeper
+
+
+@pytest.mark.parametrize("moves_on_wake", [0.0, 0.3, 1.0])
+def test_a_thread_wakes_on_its_last_core_though_another_idles_but_for_a_share_of_wakes(moves_on_wake: float) -> None:
+    engine, processor, sleeper = _busy_core_and_a_sleeper(moves_on_wake)
+    moved: list[int] = []
+
+    def wake() -> None:
+        sleeper.core = 0  # it sleeps where the other one works
+        processor.run(sleeper, Job(0.01 * TICK_S, lambda: None))
+        moved.append(sleeper.core)
+
+    for number in range(2, 92, 2):
+        engine.call_later((number + 0.2) * TICK_S, wake)
+    engine.run()
+    assert len(moved) == 45
+    assert np.mean(moved) == pytest.approx(moves_on_wake, abs=0.03)
+
+
+def _share_taken(rested: float) -> float:
+    """Return how often a core that falls idle takes a thread that waits at the other and ran last so many ticks ago."""
+    engine = HeapEngine()
+    processor = Processor(engine, 2.0, moves_on_wake=0.0)
+    hog, waiter, brief = (Thread(processor.group()) for _ in range(3))
+    places: list[int] = []
+
+    def wake(thread: Thread, work: float, core: int) -> None:
+        thread.core = core
+        processor.run(thread, Job(work * TICK_S, lambda: None))
+
+    def wake_waiter() -> None:
+        waiter.core = 0
+        processor.run(waiter, Job(0.01 * TICK_S, lambda: places.append(waiter.core)))
+
+    for number in range(40):
+        at = 2.0 * number + 0.6
+        engine.call_later((at - rested - 0.01) * TICK_S, wake, waiter, 0.01, 0)
+        engine.call_later(at * TICK_S, wake, hog, 0.3, 0)
+        engine.call_later(at * TICK_S, wake, brief, 0.1, 1)
+        engine.call_later((at + 0.02) * TICK_S, wake_waiter)
+    engine.run()
+    return float(np.mean(places))
+
+
+def test_a_core_that_falls_idle_takes_a_thread_that_waits_now_and_then_but_none_that_has_just_run() -> None:
+    assert _share_taken(rested=0.5) == pytest.approx(0.25, abs=0.03)
+    assert _share_taken(rested=0.01) == 0.0

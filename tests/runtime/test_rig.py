@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("torch")
@@ -13,6 +17,7 @@ from persia.commands.rigging import rig_scenario
 from persia.commands.simulate import resolved_yaml
 from persia.runtime.interrupts import Interrupts
 from persia.runtime.rig import open_rig
+from persia.runtime.rig_pieces import share_of_wakes_that_move
 
 
 def test_clocks_of_the_threads_tell_what_a_batch_costs() -> None:
@@ -35,3 +40,24 @@ def test_clocks_of_the_threads_tell_what_a_batch_costs() -> None:
     assert one.sleeps["embedding_worker", "main"] >= 1.0  # it waits for servers in each batch
     # One batch after another: its threads' work is what a batch takes, but for what two cores do side by side.
     assert 0.5 < sum(other.thread_s.values()) / other.step_s < 1.7
+
+
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_how_often_a_woken_thread_moves_is_a_share_and_nothing_is_left_behind() -> None:
+    before, fds = os.sched_getaffinity(0), _open_files()
+    assert 0.0 <= share_of_wakes_that_move() <= 1.0
+    assert os.sched_getaffinity(0) == before
+    assert _open_files() <= fds + 1  # spawn's own resource tracker stays
+    assert not multiprocessing.active_children()
+
+
+def test_on_one_core_a_woken_thread_has_nowhere_to_go() -> None:
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        assert share_of_wakes_that_move() == 1.0
+    finally:
+        os.sched_setaffinity(0, before)

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 pytest.importorskip("scipy")
 
-from persia.scenario import Scenario, load_profile, load_scenario
+from persia.scenario import load_profile, load_scenario
 from simulator.calibration.design import IDS_PER_BATCH_MAX, crowds, points
 from simulator.calibration.equations import (
     ROLE_OF_STAGE,
@@ -29,8 +28,9 @@ from simulator.calibration.equations import (
 from simulator.calibration.fit import fit, fit_all
 from simulator.calibration.machine import fit_machine
 from simulator.calibration.store import Calibrated, read_points, write_points, write_profile
-from simulator.calibration.waking import wait_s
 from simulator.host_costs import (
+    ARITHMETIC,
+    ARITHMETIC_EXPONENT,
     Quantities,
     condition_exponents,
     crowd_exponents,
@@ -45,7 +45,6 @@ from simulator.host_costs import (
     stage_seconds,
     stage_terms,
 )
-from simulator.run import simulate
 from simulator.validation.cases import grid
 
 MACHINE = {"cpu": "a processor", "cores": 2, "ram_gib": 24.0, "system": "Linux", "python": "3.11", "packages": {"numpy": "2"}}
@@ -210,10 +209,10 @@ REDUCE["host.reduce.overlapped_s_per_step"] = 2e-3
 def conditions(footprint: float, *, sensitive: bool) -> dict[str, float]:
     """Return what a machine's conditions make of its work: a lot, or nothing."""
     found = {"host.memory_s": MEMORY_S, "host.crowded_memory_s": MEMORY_S, "host.footprint": footprint}
-    found |= {"host.memory_exponent": 0.8}
+    found |= {"host.memory_exponent": 0.8, ARITHMETIC_EXPONENT: 0.2 if sensitive else 1.0}
     for stage in stage_terms(drawn(1)[0]):
         memory, size = condition_exponents(stage)
-        of_stage = (1.0, 0.0, 0.0, 0.0) if not sensitive else (0.6, 0.1, 0.2, 0.3) if stage == "train" else (1.0, 0.4, 0.2, 0.1)
+        of_stage = (1.0, 0.0, 0.0, 0.0) if not sensitive else (0.9, 0.1, 0.2, 0.3) if stage == "train" else (1.0, 0.4, 0.2, 0.1)
         found |= dict(zip((memory, size, *crowd_exponents(stage)), of_stage, strict=True))
     for stage in ROLE_OF_STAGE:
         found |= sleep_constants(stage)
@@ -236,7 +235,7 @@ def all_factors() -> dict[str, float]:
 def crowded(
     q: Quantities, reduction: str = "", busy: float = 1.0, *, pace: float = 1.0, of_machine: Mapping[str, float] | None = None
 ) -> PointTimes:
-    """Return what a machine of two cores would show, the second of which is busy for a part of the time."""
+    """Return what a machine of two cores would show, of whose work the part `busy` is done beside a busy core."""
     constants = all_planted(q) | all_factors() | (of_machine or conditions(0.6, sensitive=False))
     paces, slower = stage_paces(constants, q, pace), slowdowns(constants, q)
     spent = {}
@@ -249,7 +248,7 @@ def crowded(
     thread_s = {(role, "main"): spent[stage] for role, stage in threads.items()}
     thread_s["embedding_worker", "main"] = spent["worker rest"] + sum(spans.values())
     thread_s |= {("nn_worker", "other"): spent["train"], ("loader", "io"): spent["io"]}
-    step_s = sum(spent.values()) / (1.0 + busy)
+    step_s = sum(spent.values()) * (1.0 - 0.5 * busy)
     return PointTimes(
         quantities=q,
         thread_s=thread_s,
@@ -263,7 +262,7 @@ def crowded(
 
 
 def test_what_slows_a_machine_is_no_constant_of_a_stages() -> None:
-    """Memory and footprint are planted, which training follows less than the others, and a pace of each point that nothing explains."""
+    """Memory and footprint are planted, which arithmetic follows less than the rest, and a pace of each point that nothing explains."""
     generator = np.random.default_rng(5)
     shapes = drawn(120)
     of_machine = conditions(Usual.of([made_up(q) for q in shapes]).footprint, sensitive=True)
@@ -271,18 +270,22 @@ def test_what_slows_a_machine_is_no_constant_of_a_stages() -> None:
     for q in shapes:
         slower = 0.3 * generator.standard_normal()
         pace = float(np.exp(0.8 * slower + 0.02 * generator.standard_normal()))
-        measured.append(read(made_up(q, stage_paces(of_machine, q, pace)), slower))
+        measured.append(read(made_up(q, stage_paces(all_planted(q) | of_machine, q, pace)), slower))
     usual = Usual.of(measured)
     sizes, slower_at = [[usual.larger(point)] for point in measured], [usual.slower(point) for point in measured]
-    found, told = fit_all(equations(measured), sizes, machine=slower_at)
+    found, told = fit_all(equations(measured), sizes, machine=slower_at, arithmetic=ARITHMETIC)
     assert told.machine == pytest.approx(0.8, abs=0.06)
-    assert told.sensitivity["train"] == pytest.approx(0.6 * told.sensitivity["server"], abs=0.06)
+    assert told.sensitivity["train"] == pytest.approx(0.9 * told.sensitivity["server"], abs=0.1)
+    assert told.arithmetic == pytest.approx(0.2 * told.sensitivity["server"], abs=0.1)
     assert told.sizes["train"][0] < told.sizes["server"][0] - 0.1
     assert told.drift < 0.05
     constants = {name: value for each in found.values() for name, value in each.constants.items()}
     for point, pace in zip(measured, told.of_points, strict=True):
         for stage, terms in stage_terms(point.quantities).items():
-            slowed = pace ** told.sensitivity[stage] * float(np.exp(told.sizes[stage][0] * usual.larger(point)))
+            exponent = told.sensitivity[stage]
+            if ARITHMETIC in terms:
+                exponent += constants[ARITHMETIC] * terms[ARITHMETIC] / stage_seconds(constants, terms) * (told.arithmetic - exponent)
+            slowed = pace**exponent * float(np.exp(told.sizes[stage][0] * usual.larger(point)))
             assert slowed * stage_seconds(constants, terms) == pytest.approx(point.stages()[stage], rel=0.2), stage
 
 
@@ -303,6 +306,20 @@ def test_what_crowding_changes_is_found_in_points_of_a_crowded_machine() -> None
     assert told.of_points == pytest.approx([1.0] * 24, abs=1e-6)
     factors = {name: value for each in found.values() for name, value in each.constants.items()}
     assert factors == pytest.approx(all_factors(), rel=1e-3)
+
+
+def test_what_is_done_beside_busy_cores_where_one_batch_after_another_passes_is_no_constant_of_a_stages() -> None:
+    shapes = drawn(40)
+    crowding = all_planted(shapes[0]) | all_factors() | conditions(0.6, sensitive=False)
+    measured = []
+    for number, q in enumerate(shapes):
+        besides = dict.fromkeys(stage_terms(q), 0.2 + 0.015 * number)
+        slower = {stage: 1.0 + besides[stage] * (factor - 1.0) for stage, factor in slowdowns(crowding, q).items()}
+        measured.append(replace(made_up(q, slower), beside=besides))
+    for stage, each in equations(measured, crowding, 2.0).items():
+        found = fit(each)
+        assert found.relative_error < 1e-6, stage
+        assert found.constants == pytest.approx({name: planted(name) for name in found.constants}, rel=1e-3), stage
 
 
 def test_what_it_costs_to_have_slept_is_found_where_threads_sleep_less_than_usual() -> None:
@@ -334,20 +351,6 @@ def test_the_all_reduce_is_what_a_training_thread_takes_more() -> None:
     assert {name: found.constants.get(name) for name in REDUCE} == pytest.approx(REDUCE, rel=1e-3)
 
 
-def test_a_planted_wait_is_found_in_the_time_of_a_step(tmp_path: Path) -> None:
-    tree = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))
-
-    def with_wait(scenario: Scenario, tried_s: float) -> Scenario:
-        tree["constants"]["host.wake_s"]["value"] = tried_s
-        path = tmp_path / f"{tried_s}.yaml"
-        path.write_text(yaml.safe_dump(tree), encoding="utf-8")
-        return scenario.model_copy(update={"simulation": scenario.simulation.model_copy(update={"profile": str(path), "steps": 100})})
-
-    chosen = [case.scenario([]) for case in grid() if case.name in ("grid-03", "grid-04", "grid-09")]
-    measured = [(each, each.workload.batch_size / simulate(with_wait(each, 8e-5)).throughput.samples_per_s.mean) for each in chosen]
-    assert wait_s(measured, with_wait) == pytest.approx(8e-5, rel=0.25)
-
-
 def test_a_machine_with_many_cores_knows_no_crowding() -> None:
     measured = [made_up(q) for q in drawn(40)]
     idle = [replace(crowded(q, "after_backward"), step_s=10.0) for q in drawn(8)]
@@ -368,7 +371,9 @@ def test_a_whole_machine_is_found_again() -> None:
     paces = np.exp(0.8 * slower + 0.02 * generator.standard_normal(120)).tolist()
     measured = [
         read(
-            made_up(q, stage_paces(of_machine, q, pace)) if number % 5 else crowded(q, busy=0.9, pace=pace, of_machine=of_machine),
+            made_up(q, stage_paces(all_planted(q) | of_machine, q, pace))
+            if number % 5
+            else crowded(q, busy=0.9, pace=pace, of_machine=of_machine),
             float(slower[number]),
         )
         for number, (q, pace) in enumerate(

@@ -10,7 +10,7 @@ import yaml
 
 from persia.scenario import Scenario, ScenarioError
 from persia.schedule.log import read_log, replay
-from simulator import processor
+from simulator import core, processor
 from simulator.result import SimulationResult
 from simulator.run import simulate
 from simulator.validation.cases import draw, grid
@@ -62,8 +62,10 @@ def scaled(tmp_path: Path, factor: float) -> Path:
 @pytest.mark.parametrize("name", ONE_OF_EACH_MODE)
 def test_twice_the_constants_is_half_the_speed_and_the_same_staleness(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fast = run(name)
-    for name_of in ("TICK_S", "_SLICE_S", "_HALF_LIFE_S"):  # the scheduler's clocks are constants of the machine as well
-        monkeypatch.setattr(f"simulator.processor.{name_of}", 2.0 * getattr(processor, name_of))
+    clocks = {core: ("TICK_S", "_HOT_S"), processor: ("TICK_S", "_SLICE_S", "_HALF_LIFE_S")}  # constants of the machine as well
+    for module, names in clocks.items():
+        for name_of in names:
+            monkeypatch.setattr(module, name_of, 2.0 * getattr(module, name_of))
     slow = run(name, profile=scaled(tmp_path, 2.0))
     assert slow.throughput.samples_per_s.mean == pytest.approx(0.5 * fast.throughput.samples_per_s.mean, rel=1e-6)
     assert slow.staleness.version.mean == pytest.approx(fast.staleness.version.mean, abs=1e-9)
@@ -74,7 +76,7 @@ def test_twice_the_cores_is_at_most_twice_the_speed_and_no_slower(name: str, tmp
     tree = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))
     for constant, each in tree["constants"].items():
         if constant.startswith("host.crowd."):
-            each["value"] = 1.0  # crowding less may save more than the cores give
+            each["value"] = 0.0 if "_per_" in constant else 1.0  # crowding less may save more than the cores give
     narrow, wide = tmp_path / "narrow.yaml", tmp_path / "wide.yaml"
     narrow.write_text(yaml.safe_dump(tree), encoding="utf-8")
     tree["constants"]["host.cores"]["value"] *= 2.0
