@@ -1,8 +1,9 @@
 """How far a prediction from calibrated constants may be off: an interval, wider outside what the calibration has covered.
 
-Every stage's time is known to within the relative error of its fit, and stages err independently; so does what crowding makes
-of each stage's work and, where ranks reduce their gradients, the training thread with its all-reduce.  The machine's own pace
-drifts; that of its memory does not count where it is known.  A throughput is taken to err as the processor time of a batch does.
+Every stage's time is known to within the relative error of its fit, and stages err independently; so does, where ranks reduce
+their gradients, the training thread with its all-reduce.  On a crowded machine the fit of crowded points counts, whose error holds
+that of the work beside idle cores.  The machine's own pace drifts; that of its memory does not count where it is known.  A
+throughput is taken to err as the processor time of a batch does.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ def predict(scenario: Scenario, profile: Profile, samples_per_s: float) -> Predi
     seconds = {stage: stage_seconds(profile, terms) for stage, terms in stage_terms(q).items()}
     total_s = sum(seconds.values())
     shares = {stage: spent_s / total_s for stage, spent_s in seconds.items()}
-    if is_crowded(scenario):
-        shares |= {f"crowd_{stage}": share for stage, share in shares.items()}
+    if is_crowded(scenario) and relative_error_of("crowd_loader") in profile:
+        shares = {f"crowd_{stage}": share for stage, share in shares.items()}
     if scenario.ranks > 1 and scenario.schedule.mode in REDUCTIONS:
-        shares["reduction"] = shares["train"]
+        shares["reduction"] = seconds["train"] / total_s
     variance = profile["host.drift"] ** 2
     if scenario.simulation.pace is None:
         variance += (profile["host.memory_exponent"] * profile["host.memory_cv"]) ** 2

@@ -20,6 +20,7 @@ _MANY_CORES = 64.0  # more than there are threads with work
 _STEPS = 60  # enough to see what a piece is worth
 _SLEEP = tuple(map(sleep_cost, STAGE_OF_ROLE.values()))
 _OVERHEAD = ("s_per_batch", "s_per_server", "s_per_request", "s_per_message", "wake_s", *_SLEEP)
+_ANYWHERE = {"host.moves_on_wake": 1.0}
 _CROWDING = {"_fixed": 1.0, "_sized": 1.0, "_per_footprint": 0.0, "_per_other_ranks": 0.0}
 
 
@@ -35,9 +36,10 @@ class _Without:
 LEFT_OUT = (
     _Without(name="nothing", constants={}),
     _Without(name="host overhead per command and message", constants=dict.fromkeys(_OVERHEAD, 0.0)),
-    _Without(name="sharing of the cores", constants={"host.cores": _MANY_CORES}),
+    _Without(name="sharing of the cores", constants={"host.cores": _MANY_CORES, **_ANYWHERE}),
     _Without(name="popularity skew (IDs uniform)", constants={}, overrides=("model.features[0].zipf=0",)),
     _Without(name="what crowding changes of a thread's work", constants=_CROWDING),
+    _Without(name="that a thread wakes on its last core though another idles", constants=_ANYWHERE),
     _Without(name="that a thread which has slept works longer", constants=dict.fromkeys(_SLEEP, 0.0)),
 )
 

@@ -179,6 +179,7 @@ def _note(findings: _Findings, scenario: Scenario, measured: Measured, *, crowde
             step_s=measured.step_s,
             crowded=crowded,
             reduction=REDUCTIONS.get(scenario.schedule.mode, "") if scenario.ranks > 1 else "",
+            gathered=scenario.schedule.mode == "sync" and scenario.ranks > 1,
         )
     )
 

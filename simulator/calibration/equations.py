@@ -62,6 +62,7 @@ class PointTimes:
     memory_s: float
     crowded: bool = False
     reduction: str = ""  # the kind of all-reduce that its ranks take part in
+    gathered: bool = False  # servers sum the gradients of several ranks (mode sync) before they apply them
     beside: Mapping[str, float] = field(default_factory=dict)
 
     def stages(self) -> dict[str, float]:
@@ -150,7 +151,7 @@ def crowd_equations(points: Sequence[PointTimes], constants: Constants, paces: S
             if stage in ROLE_OF_STAGE:
                 usually = stage_seconds(constants, sleep_terms(stage, point.quantities))
                 crowded[sleep_cost(stage)] = point.sleeps[ROLE_OF_STAGE[stage], "main"] - usually
-            says = not (stage == "train" and point.reduction)
+            says = not (stage == "train" and point.reduction) and not (stage == "server" and point.gathered)
             found[stage].append(Equation(crowded, stages[stage] / of_stages[stage] if says else 0.0, known_s))
     return found
 

@@ -59,6 +59,7 @@ def write_points(path: Path, points: Sequence[PointTimes]) -> None:
             "step_s": point.step_s,
             "crowded": point.crowded,
             "reduction": point.reduction,
+            "gathered": point.gathered,
             "thread_s": _joined(point.thread_s),
             "sleeps": _joined(point.sleeps),
             "memory_s": point.memory_s,
@@ -83,6 +84,7 @@ def read_points(path: Path) -> list[PointTimes]:
             span_s=row["span_s"],
             memory_s=row["memory_s"],
             beside=row.get("beside", {}),
+            gathered=row.get("gathered", False),
         )
         for row in json.loads(path.read_text(encoding="utf-8"))
     ]
