@@ -25,7 +25,6 @@ _Z90 = 1.645  # of a normal distribution's 90 % interval
 _ROUNDS = 5  # of weighing anew and leaving out what a disturbance of the machine has spoilt
 _OUTLIER = 3.5  # deviations
 _PRIOR = 0.5  # weight of a further equation, over that of a point's
-_DRIFT_POINTS = 4  # in a row, which take some ten seconds: as long as a run that is worth predicting
 _PACE_ROUNDS, _SETTLED = 40, 1e-4  # most rounds; the largest change of a pace that ends them
 _EXPONENTS = 0.0, 2.0  # bounds of what all stages have in common
 _APART = 0.2  # about how far a stage's exponent is from the common one
@@ -102,7 +101,7 @@ class Paces:
 
     All stages share a point's pace; each follows it with its own `sensitivity`, one on average, but for what is `arithmetic`,
     and the size of a batch with exponents of its own.  The pace follows what was read of the machine with the `machine`
-    exponent, up to a relative error of `drift` over some ten seconds.
+    exponent, up to a relative error of `drift`.
     """
 
     of_points: Sequence[float]
@@ -170,15 +169,8 @@ def fit_all(
         sensitivity=of_rest,
         arithmetic=of_arithmetic,
         sizes={stage: each.tolist() for stage, each in of_sizes.items()},
-        drift=_drift(pace - of_machine * read),
+        drift=float((pace - of_machine * read).std(ddof=design.shape[1])),
     )
-
-
-def _drift(residual: Any) -> float:
-    """Return the standard deviation of means of points in a row: what changes from one to the next is no drift."""
-    in_a_row = _DRIFT_POINTS if len(residual) >= 4 * _DRIFT_POINTS else 1
-    means = residual[: len(residual) // in_a_row * in_a_row].reshape(-1, in_a_row).mean(axis=1)
-    return float(means.std(ddof=min(2, len(means) - 1)))
 
 
 def _logs(equations: Sequence[Equation], fitted: Fitted) -> Any:

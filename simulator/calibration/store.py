@@ -77,14 +77,14 @@ def read_points(path: Path) -> list[PointTimes]:
         PointTimes(
             quantities=Quantities(**row["quantities"]),
             step_s=row["step_s"],
-            crowded=row.get("crowded", False),
-            reduction=row.get("reduction", ""),
+            crowded=row["crowded"],
+            reduction=row["reduction"],
             thread_s=_split(row["thread_s"]),
             sleeps=_split(row["sleeps"]),
             span_s=row["span_s"],
             memory_s=row["memory_s"],
-            beside=row.get("beside", {}),
-            gathered=row.get("gathered", False),
+            beside=row["beside"],
+            gathered=row["gathered"],
         )
         for row in json.loads(path.read_text(encoding="utf-8"))
     ]
