@@ -98,12 +98,12 @@ class HostDriving(Driving):
             self._engine.call_later(self._link_s(source.role, target.role, size_bytes), receive)
 
         def receive() -> None:
-            self._processor.run(target.io, self._work(half_s, received))
+            self.run(target.io, half_s, received)
 
         def received() -> None:
             self._arrive(target, take_s, then, args)
 
-        self._processor.run(source.io, self._work(half_s, sent))
+        self.run(source.io, half_s, sent)
 
     def _link_s(self, source: str, target: str, size_bytes: float) -> float:
         link = self._links.get((source, target))
@@ -113,7 +113,7 @@ class HostDriving(Driving):
     def _arrive(self, target: HostProcess, take_s: float, then: Then, args: tuple[Any, ...]) -> None:
         """Let the process's own thread take what is there for it; one that has slept must find its way again."""
         slept_s = target.sleep_s if target.main.job is None else 0.0
-        self._processor.run(target.main, self._work(take_s + slept_s, then, *args))
+        self.run(target.main, take_s + slept_s, then, *args)
 
     def report(self, process: HostProcess, then: Then, args: tuple[Any, ...]) -> None:
         """Work beside is done: the process's own thread hears of it."""

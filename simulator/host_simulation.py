@@ -199,7 +199,7 @@ class HostSimulation(HostDriving):
         if server.schedule.limits.service_slots == 1:
             self._do_stage(server, name, batch, work_s, then, *args)
         else:
-            self._processor.run(Thread(server.main.group, server.main.slowdown), self._work(work_s, self.report, server, then, args))
+            self.run(Thread(server.main.group, server.main.slowdown), work_s, self.report, server, then, args)
 
     def _do_stage(self, process: HostProcess, name: str, batch: int, work_s: float, then: Then, *args: Any) -> None:
         """Let the process's own thread do a stage of a batch, and keep its span where spans are kept."""
@@ -284,16 +284,12 @@ class HostSimulation(HostDriving):
             self._emulated.begin(index, command.batch, now_s)
             return
         then = self._finish_training if self._ring is None else self._ring.join
-        job = self._work(self.costs.train_s, then, index, command.batch, now_s)
-        self._processor.run(rank.beside, job)
+        self.run(rank.beside, self.costs.train_s, then, index, command.batch, now_s)
 
     def _finish_training(self, index: int, batch: int, since_s: float) -> None:
         rank = self._ranks[index]
         job = self._work(self.costs.optimizer_s, self.report, rank, self._trained, (index, batch, since_s))
-        if rank.beside.job is None:
-            self._processor.run(rank.beside, job)
-        else:
-            self._processor.run_next(rank.beside, [job])
+        self._processor.run_next(rank.beside, [job])
 
     def _trained(self, index: int, batch: int, since_s: float) -> None:
         rank, now_s = self._ranks[index], self._engine.now_s

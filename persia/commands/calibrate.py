@@ -67,8 +67,9 @@ def run(*, out: Path | None, as_json: bool, batch_sizes: Sequence[int] | None, a
             _WAKE: 0.0,
         }
         cores = machine_facts()["cores"]
-        first = fit_machine([*earlier, *findings.now], cores)
-        findings.now = _with_beside(_calibrated([*earlier, *findings.now], first, findings, extra), findings, _last(first.paces, findings))
+        measured = [*earlier, *findings.now]
+        first = fit_machine(measured, cores)
+        findings.now = _with_beside(_calibrated(measured, first, findings, extra), findings, _last(first.paces, findings))
         measured = [*earlier, *findings.now]
         write_points(points_path, measured)
         machine = fit_machine(measured, cores)

@@ -91,10 +91,10 @@ def equations(points: Sequence[PointTimes], crowding: Constants | None = None, c
     """
     found: dict[str, list[Equation]] = defaultdict(list)
     for point in points:
-        terms, besides = stage_terms(point.quantities), beside(point, cores)
-        slower = dict.fromkeys(terms, 1.0) if crowding is None else slowdowns(crowding, point.quantities)
+        terms = stage_terms(point.quantities)
+        slower = dict.fromkeys(terms, 1.0) if crowding is None else _slower(point, crowding, cores)
         for stage, spent_s in point.stages().items():
-            found[stage].append(Equation(terms[stage], spent_s / (1.0 + besides[stage] * (slower[stage] - 1.0))))
+            found[stage].append(Equation(terms[stage], spent_s / slower[stage]))
     return found
 
 
@@ -163,11 +163,17 @@ def reduction_equations(points: Sequence[PointTimes], constants: Constants, pace
     """
     found = []
     for point, pace in zip(points, paces, strict=True):
-        q, busy = point.quantities, beside(point, cores)["train"]
+        q = point.quantities
         alone_s = stage_paces(constants, q, pace)["train"] * sum(crowd_terms(constants, q)["train"].values())
-        train_s = (1.0 + busy * (slowdowns(constants, q)["train"] - 1.0)) * alone_s
+        train_s = _slower(point, constants, cores)["train"] * alone_s
         found.append(Equation(reduction_terms(q, point.reduction), point.stages()["train"] / pace, train_s / pace))
     return found
+
+
+def _slower(point: PointTimes, crowding: Constants, cores: float) -> dict[str, float]:
+    """Return for each stage how many times longer it takes, as a part of it is done beside busy cores."""
+    besides = beside(point, cores)
+    return {stage: 1.0 + besides[stage] * (slowdown - 1.0) for stage, slowdown in slowdowns(crowding, point.quantities).items()}
 
 
 def beside(point: PointTimes, cores: float) -> Mapping[str, float]:

@@ -134,6 +134,8 @@ def fit_all(
     design = np.column_stack([np.ones(len(size)), read, size])
     bounds = [-np.inf, *[_EXPONENTS[0]] * (design.shape[1] - 1)], [np.inf, *[_EXPONENTS[1]] * (design.shape[1] - 1)]
     prior = _PRIOR_OF_MACHINE * np.eye(design.shape[1])[1:2]
+    none, about = np.zeros(size.shape[1]), np.full(size.shape[1], _APART)  # how far apart stages' exponents of a size are expected to be
+    expected, within = np.array([0.0, _ARITHMETIC - 1.0, *none]), np.array([_APART, _ARITHMETIC_APART, *about])  # those of paces, too
     of_rest, of_arithmetic = dict.fromkeys(equations, 1.0), _ARITHMETIC
     paces, pace = {stage: np.ones(len(size)) for stage in equations}, np.zeros(len(size))
     for _ in range(_PACE_ROUNDS):
@@ -151,14 +153,13 @@ def fit_all(
             if exponents is None:
                 share = _share(equations[stage], fitted[stage], arithmetic)
                 known = np.column_stack([pace * (1.0 - share), pace * share, size])
-                expected, within = [0.0, _ARITHMETIC - 1.0, *[0.0] * size.shape[1]], [_APART, _ARITHMETIC_APART, *[_APART] * size.shape[1]]
-                rest, apart, *sized = _apart(known, each - shared, np.array(expected), np.array(within))
+                rest, apart, *sized = _apart(known, each - shared, expected, within)
                 of_rest[stage] = 1.0 + float(rest)
                 of_arithmetic = 1.0 + float(apart) if share.any() else of_arithmetic
                 follows = of_rest[stage] + share * (of_arithmetic - of_rest[stage])
             else:
                 follows = np.array(exponents[stage])
-                sized = _apart(size, each - shared - (follows - 1.0) * pace, np.zeros(size.shape[1]), np.full(size.shape[1], _APART))
+                sized = _apart(size, each - shared - (follows - 1.0) * pace, none, about)
             of_sizes[stage] = of_size + np.array(sized)
             paces[stage] = np.exp(follows * pace + size @ of_sizes[stage])
         if np.abs(pace - before).max() < _SETTLED:
@@ -175,16 +176,18 @@ def fit_all(
 
 def _logs(equations: Sequence[Equation], fitted: Fitted) -> Any:
     """Return the logarithm of what was measured over what is expected, NaN for an equation that says nothing."""
-    expected_s = [each.known_s + sum(fitted.constants.get(name, 0.0) * count for name, count in each.terms.items()) for each in equations]
-    pairs = [(each.seconds, of_s) for each, of_s in zip(equations, expected_s, strict=True)]
+    pairs = [(each.seconds, of_s) for each, of_s in zip(equations, _expected_s(equations, fitted), strict=True)]
     return np.array([np.log(measured_s / of_s) if min(measured_s, of_s) > 0.0 else nan for measured_s, of_s in pairs])
 
 
 def _share(equations: Sequence[Equation], fitted: Fitted, name: str) -> Any:
     """Return the share that one constant has in what is expected of each equation."""
     of_name = np.array([fitted.constants.get(name, 0.0) * each.terms.get(name, 0.0) for each in equations])
-    total = [each.known_s + sum(fitted.constants.get(term, 0.0) * count for term, count in each.terms.items()) for each in equations]
-    return of_name / np.maximum(total, 1e-300)
+    return of_name / np.maximum(_expected_s(equations, fitted), 1e-300)
+
+
+def _expected_s(equations: Sequence[Equation], fitted: Fitted) -> list[float]:
+    return [each.known_s + sum(fitted.constants.get(name, 0.0) * count for name, count in each.terms.items()) for each in equations]
 
 
 def _apart(known: Any, residual: Any, expected: Any, within: Any) -> Any:
