@@ -10,11 +10,13 @@ it wakes; one that fell asleep having had more than its share stays on its core 
 dequeue, since 6.12), even where another core idles.
 
 A thread that wakes goes on where it ran last, even where another core idles, but for a share of wakes, `moves_on_wake`: those go
-to an idle core, else to the one that has been less busy of late.  On a virtual machine that share is small, since a core that
-has halted is one that its host may have taken away (`available_idle_cpu`).  A core that falls idle takes a thread that waits at
-another now and then (since 6.18 as often as it has paid of late), or at a tick; a busy one looks every few ticks.  A thread that has
-run just now is not moved.  So machines idle while threads wait (Lozi et al., "The Linux scheduler: a decade of wasted cores",
-EuroSys 2016).  The shares and times are those of the kernel, or seen in traces of its scheduler where it adapts them.
+to an idle core or, where none idles, to the one on which the thread runs that wakes them (`wake_affine`).  On a virtual machine
+that share is small, since a core that has halted is one that its host may have taken away (`available_idle_cpu`).  So threads that
+wake each other stay together for long, apart from one that always works.  A core that falls idle takes a thread that
+waits at another now and then (since 6.18 as often as it has paid of late); one that idles looks every few ticks, a busy one more
+seldom.  A thread that has run just now is not moved.  So machines idle while threads wait (Lozi et al., "The Linux scheduler: a
+decade of wasted cores", EuroSys 2016).  The shares and times are those of the kernel, or seen in traces of its scheduler where it
+adapts them.
 
 An idle core takes `wake_s` to wake, which is dear on a virtual machine: a halted core must be entered again.  A job's work is
 given in seconds on a core whose neighbours idle; while other cores are busy it takes longer, by its slowdown.
@@ -35,7 +37,8 @@ from simulator.engine import Engine
 
 _SLICE_S = 0.0007  # of one core; of several it is longer
 _TAKES = 0.25  # of cores that fall idle while a thread waits at another that may be moved: take it
-_BUSY_TICKS = 8  # between looks of a busy core for threads that wait at others
+_IDLE_TICKS = 3  # between looks of an idle core for threads that wait at others
+_BUSY_TICKS = 16  # between looks of a busy core
 _SWAP_TICKS = 32  # between cores that are both busy, one with a thread more than the other
 _HALF_LIFE_S = 0.032  # of how busy a core has been
 
@@ -65,6 +68,7 @@ class Processor:
         self._since_s = 0.0
         self._serial = 0  # of the planned event that counts; older ones are void
         self._changing = False  # jobs that have ended are being told
+        self._waker = 0  # the core on which the thread runs that wakes others
         self._groups: list[Group] = []  # those with a quota
         self._period = 0
         self._tick = 0  # the last one
@@ -112,17 +116,17 @@ class Processor:
 
     def _place(self, thread: Thread) -> int:
         """Return the core for a thread that wakes."""
-        last = thread.core
-        if thread.ran_s > -inf:
-            self._to_move += self._moves_on_wake
-            if self._to_move < 1.0:
-                return last
-            self._to_move -= 1.0
+        last, waker = thread.core, self._waker
         idle = [number for number, core in enumerate(self._cores) if not core.waiting]
-        if idle:
-            return last if last in idle else idle[0]
-        least = min(range(len(self._cores)), key=lambda number: self._cores[number].load)
-        return least if self._cores[least].load < self._cores[last].load else last
+        if thread.ran_s == -inf:
+            return idle[0] if idle else min(range(len(self._cores)), key=lambda number: self._cores[number].load)
+        if last in idle or (waker == last and not idle):
+            return last
+        self._to_move += self._moves_on_wake
+        if self._to_move < 1.0:
+            return last
+        self._to_move -= 1.0
+        return idle[0] if idle else waker
 
     def _awake(self, thread: Thread) -> None:
         self._catch_up()
@@ -193,12 +197,12 @@ class Processor:
 
     def _balance(self, tick: int) -> None:
         """Let idle cores take a thread from those where one waits, and now and then busy ones from those that have two more."""
-        busy, swap = (tick // ticks > self._tick // ticks for ticks in (_BUSY_TICKS, _SWAP_TICKS))
+        idle, busy, swap = (tick // ticks > self._tick // ticks for ticks in (_IDLE_TICKS, _BUSY_TICKS, _SWAP_TICKS))
         while True:
             most = max(self._cores, key=lambda core: core.waiting)
             least = min(self._cores, key=lambda core: core.waiting)
             more = most.waiting - least.waiting
-            if more < (1 if swap and most.waiting > 1 else 2) or (least.waiting and not busy):
+            if more < (1 if swap and most.waiting > 1 else 2) or not (busy if least.waiting else idle):
                 return
             swap = False
             thread = most.movable(self._engine.now_s)
@@ -266,6 +270,7 @@ class Processor:
         self._changing = True
         for thread in ended:
             assert thread.job is not None
+            self._waker = thread.core
             thread.job.then(*thread.job.args)
         self._changing = False
         for thread in ended:

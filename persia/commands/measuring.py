@@ -11,6 +11,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
+from persia.commands.settling import SETTLING_S, settling_steps
 from persia.commands.simulate import resolved_yaml
 from persia.commands.training import log_digest, result_json
 from persia.runtime import coordinator
@@ -65,7 +66,8 @@ class RealRun:
 def planned(scenario: Scenario, samples_per_s: float, seconds: float) -> Scenario:
     """Return the scenario with as many samples as train in so many seconds, few held out, and no evaluation on the way."""
     samples_per_step = scenario.workload.batch_size * scenario.ranks
-    steps = skipped_steps(scenario) + last_steps(scenario) + max(FEWEST_STEPS, math.ceil(samples_per_s * seconds / samples_per_step))
+    settling = max(settling_steps(scenario), math.ceil(samples_per_s * SETTLING_S / samples_per_step))
+    steps = settling + last_steps(scenario) + max(FEWEST_STEPS, math.ceil(samples_per_s * seconds / samples_per_step))
     data = scenario.workload.data
     workload = scenario.workload.model_copy(
         update={
@@ -75,12 +77,6 @@ def planned(scenario: Scenario, samples_per_s: float, seconds: float) -> Scenari
         }
     )
     return scenario.model_copy(update={"workload": workload})
-
-
-def skipped_steps(scenario: Scenario) -> int:
-    """Return the steps in which rows are met for the first time, when batches repeat; those are left out of the window."""
-    distinct = scenario.workload.data.distinct_batches
-    return math.ceil(distinct / scenario.ranks) + 2 if distinct else 2
 
 
 def last_steps(scenario: Scenario) -> int:
@@ -103,7 +99,7 @@ def run_real(
     def progress(now: Progress) -> None:
         show(now.fraction, now.samples_per_s)
         if now.phase == "training" and now.samples_per_s and scenario.workload.samples / now.samples_per_s > _OVERRUN * max(planned_s, 1.0):
-            fewest = (FEWEST_STEPS + skipped_steps(scenario)) * scenario.workload.batch_size * scenario.ranks
+            fewest = (FEWEST_STEPS + settling_steps(scenario)) * scenario.workload.batch_size * scenario.ranks
             if scenario.workload.samples > 2 * fewest and now.samples >= fewest / 2:
                 raise TooSlow(now.samples_per_s)
 
@@ -113,11 +109,15 @@ def run_real(
 
 
 def _measure(scenario: Scenario, outcome: Outcome, memory: MemoryProbe, attempt: Path) -> RealRun:
-    """Cut off the warm-up, and the end, where nothing is looked up any more and the last batches have the machine to themselves."""
+    """Cut off what comes before the run has settled, and the end.
+
+    There nothing is looked up any more, and the last batches have the machine to themselves.
+    """
     ranks, steps = outcome.plan.ranks, len(outcome.trained_s) // outcome.plan.ranks
     ends_s = outcome.trained_s[ranks - 1 :: ranks]
     last = steps - min(last_steps(scenario), steps // 5)
-    ends_s = ends_s[min(skipped_steps(scenario), steps // 2) : last]
+    settled = max(settling_steps(scenario), bisect_right(ends_s, ends_s[0] + SETTLING_S))
+    ends_s = ends_s[min(settled, steps // 2) : last]
     warmup, interval = measured(ends_s, float(ranks * scenario.workload.batch_size))
     ends_s = ends_s[warmup - 1 :]
     version: Counter[int] = Counter()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 
+from persia.commands.settling import SETTLING_S, settling_steps
 from persia.commands.simulate import resolved_yaml
 from persia.runtime.rig import Measured, Rig
 from persia.scenario import Scenario, load_scenario
 from simulator.calibration.design import Point
 
 _DISTINCT_BATCHES = 8
-_WARM, _CROWD_WARM = _DISTINCT_BATCHES + 4, 40
 
 
 def rig_scenario(overrides: Sequence[str]) -> Scenario:
@@ -22,7 +22,14 @@ def rig_scenario(overrides: Sequence[str]) -> Scenario:
 
 
 def measure_point(rig: Rig, point: Point, *, crowded: bool, batches: int, seconds: float) -> tuple[Scenario, Measured]:
-    """Return a point's scenario and what its batches cost, behind a warm-up that fills the pipeline; raises RunFailed."""
+    """Return a point's scenario and what its batches cost, once it has settled; raises RunFailed."""
     scenario = rig_scenario(point.overrides)
-    warm_batches = _CROWD_WARM if crowded else _WARM
-    return scenario, rig.measure(scenario, resolved_yaml(scenario), warm_batches=warm_batches, batches=batches, seconds=seconds)
+    measured = rig.measure(
+        scenario,
+        resolved_yaml(scenario),
+        warm_batches=settling_steps(scenario) * scenario.ranks,
+        warm_seconds=SETTLING_S if crowded else 0.0,
+        batches=batches,
+        seconds=seconds,
+    )
+    return scenario, measured

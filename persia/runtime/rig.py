@@ -63,12 +63,14 @@ class _RigAttempt(Attempt):
     clocks: tuple[_Clocks, _Clocks]
     resident_gib: dict[str, float]
 
-    def measure(self, warm_batches: int, batches: int, seconds: float) -> None:
+    def measure(self, warm_batches: int, warm_seconds: float, batches: int, seconds: float) -> None:
         """Train until so many batches behind the warm-up are done and so much time has passed; raises RunFailed."""
         enough = warm_batches + batches
         try:
             self._launch()
-            self._serve(lambda: self._trained_batches() >= warm_batches, "warming up", _PATIENCE_S)
+            self._serve(lambda: self._trained_batches() > 0, "starting", _PATIENCE_S)
+            warm_s = time.monotonic() + warm_seconds
+            self._serve(lambda: self._trained_batches() >= warm_batches and time.monotonic() >= warm_s, "warming up", _PATIENCE_S)
             first, began_s = _read_clocks(self.processes), time.monotonic()
             self._serve(lambda: self._trained_batches() >= enough and time.monotonic() - began_s >= seconds, "measuring", _PATIENCE_S)
             last = _read_clocks(self.processes)
@@ -96,8 +98,14 @@ class Rig:
         self._number = 0
         self.resident_gib: dict[str, float] = {}
 
-    def measure(self, scenario: Scenario, scenario_text: str, *, warm_batches: int, batches: int, seconds: float) -> Measured:
-        """Return what a batch of the scenario costs; `scenario_text` is its YAML.  Raises RunFailed."""
+    def measure(
+        self, scenario: Scenario, scenario_text: str, *, warm_batches: int, warm_seconds: float = 0.0, batches: int, seconds: float
+    ) -> Measured:
+        """Return what a batch of the scenario costs, behind so many batches and so much time; `scenario_text` is its YAML.
+
+        Raises:
+            RunFailed: it cannot be run.
+        """
         self._number += 1
         folder = self._folder / f"point-{self._number}"
         folder.mkdir()
@@ -110,7 +118,7 @@ class Rig:
             attempt = _RigAttempt(plan, session, state, Options(save=False), outcome, lambda progress: None, self._interrupts, ())
             cleanup.callback(attempt.close)
             with MemoryProbe() as memory:
-                attempt.measure(warm_batches, batches, seconds)
+                attempt.measure(warm_batches, warm_seconds, batches, seconds)
             self.resident_gib = attempt.resident_gib
         trained_s = np.array(outcome.trained_s) + outcome.began_at_s
         return _measured(trained_s, attempt.clocks, memory, Path(session.attempt), outcome.began_at_s)
