@@ -59,6 +59,10 @@ class Driving:
         """Return for each stage which part of its work was done beside busy cores, 0..1; nothing where cores are not simulated."""
         return {}
 
+    def sleeps(self) -> dict[str, float]:
+        """Return for each role how often a batch's own threads of its processes slept; nothing where threads are not simulated."""
+        return {}
+
     def start(self) -> None:
         """Begin: raises NotImplementedError here."""
         raise NotImplementedError

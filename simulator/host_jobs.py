@@ -93,8 +93,7 @@ def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
     terms, servers, pace = stage_terms(q), float(q.servers), scenario.simulation.pace or 1.0
     at = _at_pace(profile, q, pace)
     stage = {name: stage_seconds(at, each) for name, each in terms.items()}
-    # Features, lookup, gradients in; pooled, pushed, credit out; a copy of each's log.
-    worker_message_s = at["host.worker.s_per_batch"] / 7.0
+    worker_message_s = at["host.worker.s_per_batch"] / 6.0  # features, lookup, gradients in; pooled, pushed, credit out
     rank_message_s = at["host.rank.s_per_batch"] / 7.0  # samples, pooled, trained, pushed in; lookup, gradients, committed out
     per_server_s = at["host.worker.s_per_server"] / 4.0
     rows_s = 0.5 * stage_seconds(at, _only(terms["worker rest"], "host.worker.s_per_row_value")) / servers

@@ -25,7 +25,7 @@ Then = Callable[..., None]
 class HostProcess(Process):
     """A process with its threads: `main` carries out, `io` moves bytes, `beside` trains where it is a rank."""
 
-    __slots__ = ("beside", "io", "main", "sleep_s")
+    __slots__ = ("beside", "io", "main", "sleep_s", "sleeps")
 
     schedule: Any
 
@@ -35,6 +35,7 @@ class HostProcess(Process):
         stage = STAGE_OF_ROLE[role]
         self.main = Thread(group, costs.slowdown[stage])
         self.sleep_s = costs.sleep_s[stage]
+        self.sleeps = 0  # so far, of its own thread
         self.io = Thread(group, costs.slowdown["io"])
         self.beside = Thread(group, costs.slowdown["train"])
 
@@ -112,8 +113,9 @@ class HostDriving(Driving):
 
     def _arrive(self, target: HostProcess, take_s: float, then: Then, args: tuple[Any, ...]) -> None:
         """Let the process's own thread take what is there for it; one that has slept must find its way again."""
-        slept_s = target.sleep_s if target.main.job is None else 0.0
-        self.run(target.main, take_s + slept_s, then, *args)
+        slept = target.main.job is None
+        target.sleeps += slept
+        self.run(target.main, take_s + slept * target.sleep_s, then, *args)
 
     def report(self, process: HostProcess, then: Then, args: tuple[Any, ...]) -> None:
         """Work beside is done: the process's own thread hears of it."""

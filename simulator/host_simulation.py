@@ -375,6 +375,12 @@ class HostSimulation(HostDriving):
         threads |= {"train": [rank.beside for rank in self._ranks], "io": [each.io for processes in tiers.values() for each in processes]}
         return {stage: sum(each.beside_s for each in of) / max(1e-300, sum(each.busy_s for each in of)) for stage, of in threads.items()}
 
+    def sleeps(self) -> dict[str, float]:
+        """Return for each role how often a batch's own threads of its processes slept."""
+        batches = max(1, len(self.recorder.step_end_s) * len(self._ranks))
+        tiers = (self._loaders, self._workers, self._servers, self._ranks)
+        return {tier[0].role: sum(process.sleeps for process in tier) / batches for tier in tiers}
+
 
 def _done() -> None:
     """Work that leads to nothing by itself."""

@@ -180,6 +180,7 @@ class SimulationResult:
     emulated: str | None = None
     prediction: Prediction | None = None  # where the profile was calibrated
     beside: Mapping[str, float] = field(default_factory=dict)  # stage -> which part of its work was done beside busy cores
+    sleeps: Mapping[str, float] = field(default_factory=dict)  # role -> how often a batch's own threads of its processes slept
 
     def with_throughput(self, interval: Interval, *, events: int, wall_s: float) -> SimulationResult:
         """Return this result with the throughput, events and wall time of several replications."""
@@ -194,7 +195,7 @@ class SimulationResult:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object of `persia simulate --json`; spans are left to the trace file, `beside` to calibration."""
+        """Return the JSON object of `persia simulate --json`; spans are left to the trace file, `beside` and `sleeps` to calibration."""
         payload: dict[str, Any] = {"schema_version": SCHEMA_VERSION, **asdict(self)}
-        del payload["spans"], payload["beside"]
+        del payload["spans"], payload["beside"], payload["sleeps"]
         return payload

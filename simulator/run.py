@@ -273,6 +273,7 @@ def _result(
         emulated=simulation.dense.emulated,
         prediction=None if profile.machine is None else predict(scenario, profile, throughput.mean),
         beside=simulation.beside(),
+        sleeps=simulation.sleeps(),
     )
 
 

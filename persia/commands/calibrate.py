@@ -35,7 +35,7 @@ _SECONDS, _CROWD_SECONDS = 0.7, 1.2
 _REDUCE_CONSTANTS = ("host.reduce.overlapped_s_per_step", "host.reduce.after_backward_s_per_step")
 _PREFIXES = {"loader": "loader", "embedding_worker": "worker", "parameter_server": "server", "nn_worker": "rank"}  # of constants
 _WAITING_POINTS, _WAITING_STEPS = 9, 30  # simulated to find a wait
-_BESIDE_STEPS = 20  # simulated to find which work is done beside busy cores
+_COUNTED_STEPS = 20  # simulated to find which work is done beside busy cores, and how often threads sleep
 _WAKE = "host.wake_s"
 
 
@@ -69,7 +69,7 @@ def run(*, out: Path | None, as_json: bool, batch_sizes: Sequence[int] | None, a
         cores = machine_facts()["cores"]
         measured = [*earlier, *findings.now]
         first = fit_machine(measured, cores)
-        findings.now = _with_beside(_calibrated(measured, first, findings, extra), findings, _last(first.paces, findings))
+        findings.now = _with_counts(_calibrated(measured, first, findings, extra), findings, _last(first.paces, findings))
         measured = [*earlier, *findings.now]
         write_points(points_path, measured)
         machine = fit_machine(measured, cores)
@@ -199,16 +199,24 @@ def _last(paces: Sequence[float], findings: _Findings) -> Sequence[float]:
     return paces[-len(findings.now) :]
 
 
-def _with_beside(calibrated: Calibrated, findings: _Findings, paces: Sequence[float]) -> list[PointTimes]:
-    """Return the points with what a simulation of each says of which work was done beside busy cores."""
+def _with_counts(calibrated: Calibrated, findings: _Findings, paces: Sequence[float]) -> list[PointTimes]:
+    """Return the points with what a simulation of each counts: which work is done beside busy cores, how often threads sleep.
+
+    Sleeps are what a prediction charges by the same count; of the measured ones it has up to two fewer a batch.
+    """
     with tempfile.TemporaryDirectory() as place:
         profile = Path(place) / "profile.yaml"
         write_profile(profile, calibrated)
         scenarios = [
-            _simulated(scenario, profile=str(profile), pace=pace, steps=_BESIDE_STEPS)
+            _simulated(scenario, profile=str(profile), pace=pace, steps=_COUNTED_STEPS)
             for scenario, pace in zip(findings.scenarios, paces, strict=True)
         ]
-        return [replace(point, beside=simulate(scenario).beside) for scenario, point in zip(scenarios, findings.now, strict=True)]
+        counted = [(point, simulate(scenario)) for scenario, point in zip(scenarios, findings.now, strict=True)]
+        sleeps = [{(role, "main"): often for role, often in result.sleeps.items()} for _, result in counted]
+        return [
+            replace(point, beside=result.beside, sleeps={**point.sleeps, **slept})
+            for (point, result), slept in zip(counted, sleeps, strict=True)
+        ]
 
 
 def _wake_s(calibrated: Calibrated, findings: _Findings, paces: Sequence[float]) -> float:

@@ -49,7 +49,8 @@ Equations = Mapping[str, Sequence[Equation]]
 class PointTimes:
     """One point: a batch's quantities, processor seconds by (role, thread) and of each stage's spans, seconds from batch to batch.
 
-    `sleeps` is how often a batch's threads waited for something to do; `memory_s` is what the memory probe's reads took meanwhile.
+    `sleeps` is how often a batch's threads waited for something to do, of a process's own thread as a simulation of the point counts it,
+    once there is one; `memory_s` is what the memory probe's reads took meanwhile.
     At a crowded point several batches are under way at once.  `beside` is for each stage which part of its work is done beside busy
     cores, as far as that is known, 0..1.
     """
