@@ -3,7 +3,8 @@
 On a machine that others share, the time of one and the same batch changes with that of these reads: they left less of it
 unexplained than plain arithmetic, matrix products, copies, page faults or pipes did, and all together hardly less.  One pass is
 read at each look, out of caches as the other threads have left them, since that is how a batch's stages find them: of several
-passes in a row only the first tells of a batch's time.  Reads are timed by the thread's processor clock, so that waiting for a core does not count.
+passes in a row only the first tells of a batch's time.  Reads are timed by the thread's processor clock, so that waiting for a
+core does not count.
 """
 
 from __future__ import annotations
