@@ -1,4 +1,4 @@
-"""What calibration takes from simulations: how long a core takes to wake, and which work is done beside busy cores."""
+"""What calibration takes from simulations: how long a core takes to wake, which work is done beside busy cores, who sleeps how often."""
 
 from __future__ import annotations
 
@@ -37,3 +37,13 @@ def test_a_simulation_tells_what_is_done_beside_busy_cores(name: str, least: flo
     assert set(found) == set(stage_terms(quantities(scenario)))
     assert all(0.0 <= share <= 1.0 for share in found.values())
     assert least <= found["train"] <= most
+
+
+def test_a_simulation_counts_how_often_threads_sleep_less_often_where_they_have_more_to_do() -> None:
+    lone = next(case for case in grid() if case.name == "grid-18").scenario([f"simulation.profile={PROFILE}"])
+    many = ("cluster.tiers.nn_worker.processes_per_machine=3", "schedule.staleness_permits=8")
+    crowded = next(case for case in grid() if case.name == "grid-18").scenario([f"simulation.profile={PROFILE}", *many])
+    seldom, often = simulate(crowded, steps=20).sleeps, simulate(lone, steps=20).sleeps
+    assert set(seldom) == set(often) == {"loader", "embedding_worker", "parameter_server", "nn_worker"}
+    assert min(often.values()) >= 1.0  # one batch follows another: the first of its messages finds each thread asleep
+    assert seldom["parameter_server"] < 0.7 * often["parameter_server"]
