@@ -117,10 +117,13 @@ class Processor:
     def _place(self, thread: Thread) -> int:
         """Return the core for a thread that wakes."""
         last, waker = thread.core, self._waker
+        new = thread.ran_s == -inf
+        if not new and not self._cores[last].waiting:
+            return last
         idle = [number for number, core in enumerate(self._cores) if not core.waiting]
-        if thread.ran_s == -inf:
+        if new:
             return idle[0] if idle else min(range(len(self._cores)), key=lambda number: self._cores[number].load)
-        if last in idle or (waker == last and not idle):
+        if waker == last and not idle:
             return last
         self._to_move += self._moves_on_wake
         if self._to_move < 1.0:

@@ -27,6 +27,7 @@ from simulator.calibration.machine import Machine, fit_machine
 from simulator.calibration.store import Calibrated, default_profile_path, read_points, write_points, write_profile
 from simulator.calibration.waking import wait_s
 from simulator.host_costs import REDUCTIONS, quantities
+from simulator.result import SimulationResult
 from simulator.run import simulate
 
 _POINTS, _CROWDS = 34, 20
@@ -211,12 +212,12 @@ def _with_counts(calibrated: Calibrated, findings: _Findings, paces: Sequence[fl
             _simulated(scenario, profile=str(profile), pace=pace, steps=_COUNTED_STEPS)
             for scenario, pace in zip(findings.scenarios, paces, strict=True)
         ]
-        counted = [(point, simulate(scenario)) for scenario, point in zip(scenarios, findings.now, strict=True)]
-        sleeps = [{(role, "main"): often for role, often in result.sleeps.items()} for _, result in counted]
-        return [
-            replace(point, beside=result.beside, sleeps={**point.sleeps, **slept})
-            for (point, result), slept in zip(counted, sleeps, strict=True)
-        ]
+        return [_counted(point, simulate(scenario)) for scenario, point in zip(scenarios, findings.now, strict=True)]
+
+
+def _counted(point: PointTimes, result: SimulationResult) -> PointTimes:
+    sleeps = {(role, "main"): often for role, often in result.sleeps.items()}
+    return replace(point, beside=result.beside, sleeps={**point.sleeps, **sleeps})
 
 
 def _wake_s(calibrated: Calibrated, findings: _Findings, paces: Sequence[float]) -> float:

@@ -164,7 +164,8 @@ def _measure(
 
         try:
             with tempfile.TemporaryDirectory(prefix="persia-validation-") as place, watch_noise(forked_seconds) as disturbed:
-                run = run_real(real, Path(place), options=options, show=heard, interrupts=interrupts, planned_s=seconds)
+                planned_s = real.workload.samples / speed
+                run = run_real(real, Path(place), options=options, show=heard, interrupts=interrupts, planned_s=planned_s)
         except TooSlow as slow:
             if given_up:
                 raise
