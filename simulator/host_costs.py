@@ -21,7 +21,7 @@ WIRES = ("fp32", "fp16", "fp16-scaled")
 _BYTES_PER_VALUE = {"fp32": 4.0, "fp16": 2.0, "fp16-scaled": 2.0 + 4.0 / 256}
 HEADER_BYTES = 128.0  # of a message, about: header and array descriptions
 _ID_BYTES, _OFFSET_BYTES, _KEY_BYTES, _FLOAT_BYTES = 8.0, 4.0, 8.0, 4.0
-_FIXED = ("batch", "server", "message", "request")  # what a constant is paid per, however much a batch holds
+_FIXED = ("batch", "server", "message", "request", "meeting_message")  # what a constant is paid per, however much a batch holds
 _L2_VALUES = 131_072.0  # float32 values that half a megabyte of cache holds
 _CACHED_BYTES = 2e6  # of a batch, that cores' own caches hold from stage to stage, about
 
@@ -42,6 +42,7 @@ class Quantities:
     flops: float  # forward + backward
     servers: int
     ranks: int
+    meetings: int  # of all ranks in a step: one message of each to rank 0 and one back
     dense_on_servers: bool  # mode async
     server_wire: str
     rank_wire: str
@@ -103,10 +104,17 @@ def quantities(scenario: Scenario) -> Quantities:
         flops=dense_flops_per_sample(scenario) * samples,
         servers=scenario.processes("parameter_server"),
         ranks=scenario.ranks,
+        meetings=_meetings(scenario),
         dense_on_servers=scenario.schedule.mode == "async",
         server_wire=scenario.schedule.precision.server_worker,
         rank_wire=scenario.schedule.precision.worker_rank,
     )
+
+
+def _meetings(scenario: Scenario) -> int:
+    """Return how often all ranks meet in a step: at the barrier of mode sync, and to begin a reduction that is emulated."""
+    mode, emulated = scenario.schedule.mode, scenario.simulation.emulated_accelerator is not None
+    return 0 if scenario.ranks == 1 else (mode == "sync") + (emulated and mode in REDUCTIONS)
 
 
 Terms = Mapping[str, float]  # constant of the profile -> what it multiplies
@@ -180,6 +188,7 @@ def stage_terms(q: Quantities) -> dict[str, Terms]:
         "rank rest": {
             "host.rank.s_per_batch": 1.0,
             "host.rank.s_per_byte": 2.0 * q.pooled_bytes + q.samples_bytes,
+            MEETING: 2.0 * meeting_messages(q),
             "host.rank.exchange_s_per_server": float(q.servers) if q.dense_on_servers else 0.0,
             "host.rank.exchange_s_per_parameter": q.parameters if q.dense_on_servers else 0.0,
         },
@@ -190,6 +199,9 @@ def stage_terms(q: Quantities) -> dict[str, Terms]:
 ARITHMETIC = "host.rank.train_s_per_flop"
 """The constant of what multiplies matrices, which hardly follows the machine's pace: caches serve it."""
 ARITHMETIC_EXPONENT = "host.pace.arithmetic_memory"
+
+MEETING = "host.rank.s_per_meeting_message"
+"""The constant of one end of a message by which ranks meet: it carries nothing, and mostly no schedule hears of it."""
 
 STAGE_OF_ROLE: Mapping[str, str] = {
     "loader": "loader",
@@ -235,13 +247,13 @@ def _identifier(stage: str) -> str:
     return stage.replace(" ", "_").replace("-", "_")
 
 
-def crowd_terms(constants: Constants, q: Quantities) -> dict[str, Terms]:
+def crowd_terms(constants: Constants, q: Quantities) -> dict[str, dict[str, float]]:
     """Return for each stage the factors that make its processor time on a crowded machine, and what they multiply.
 
     What a batch or a message costs however small it is falls where caches are still warm with the same code; what grows with its
     size rises, as caches are shared.
     """
-    found: dict[str, Terms] = {}
+    found: dict[str, dict[str, float]] = {}
     for stage, terms in stage_terms(q).items():
         fixed, sized = crowd_factors(stage)
         seconds = {fixed: 0.0, sized: 0.0}
@@ -303,9 +315,15 @@ def memory_pace(profile: Constants, memory_s: float, *, crowded: bool) -> float:
 def messages(q: Quantities) -> float:
     """Return the messages of a batch.
 
-    Features, samples, credit, lookup, pooled, gradients, pushed, committed; and four with each server, in mode async six.
+    Features, samples, credit, lookup, pooled, gradients, pushed, committed; four with each server, in mode async six; and those by
+    which ranks meet.
     """
-    return 8.0 + (6.0 if q.dense_on_servers else 4.0) * q.servers
+    return 8.0 + (6.0 if q.dense_on_servers else 4.0) * q.servers + meeting_messages(q)
+
+
+def meeting_messages(q: Quantities) -> float:
+    """Return a batch's part of the messages by which all ranks meet: one of each to rank 0, one back."""
+    return 2.0 * q.meetings * (q.ranks - 1) / q.ranks
 
 
 def bytes_moved(q: Quantities) -> float:
@@ -318,6 +336,9 @@ def stage_seconds(profile: Constants, terms: Terms) -> float:
     """Return the seconds of a stage."""
     return sum(profile[name] * count for name, count in terms.items() if count)
 
+
+TRAINING_TOGETHER = "host.reduce.of_training"
+"""The constant that says which part of its training longer ranks train that reduce their gradients: they all train at the same time."""
 
 REDUCTIONS: Mapping[str, str] = {"sync": "after_backward", "naive-hybrid": "after_backward", "hybrid": "overlapped"}
 """Modes whose ranks reduce their dense gradients, and the kind of that."""

@@ -33,7 +33,7 @@ class EmulatedRanks:
         elif index == 0:
             self._join(joined)
         else:
-            message_s = self._host.costs.rank_message_s
+            message_s = self._host.costs.meeting_message_s
             self._host.send(self._ranks[index], self._ranks[0], 0.0, message_s, message_s, self._join, joined)
 
     def _join(self, joined: tuple[int, int, float]) -> None:
@@ -43,7 +43,7 @@ class EmulatedRanks:
             return
         everyone, self._joined = self._joined, []
         last_s = max(began_s for _, _, began_s in everyone)
-        message_s = self._host.costs.rank_message_s
+        message_s = self._host.costs.meeting_message_s
         for each in everyone:
             if each[0] == 0:
                 self._wait(each, last_s)

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from persia.scenario import Profile, Scenario
 from simulator.host_costs import (
     HEADER_BYTES,
+    MEETING,
     REDUCTIONS,
     STAGE_OF_ROLE,
+    TRAINING_TOGETHER,
     Constants,
     Quantities,
     Terms,
@@ -24,6 +26,8 @@ from simulator.host_costs import (
 )
 from simulator.popularity import Popularity
 
+_AFTER = 0.3  # of a rank's message: to look what is due and go to sleep, in every process alike (seen in a profile of the driver)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobCosts:
@@ -35,6 +39,7 @@ class JobCosts:
     noise_cv: float  # of each job's time
     wake_s: float  # of an idle core
     moves_on_wake: float  # of wakes: may go to another core, 0..1
+    after_s: float  # of what taking a message takes, that comes after all that the message leads to
     post_s: float  # what another thread of a process has done, heard by its own
     io_s_per_message: float
     io_s_per_byte: float
@@ -74,6 +79,7 @@ class JobCosts:
     snapshot_s: float
     # NN worker
     rank_message_s: float
+    meeting_message_s: float  # either end of a message by which ranks meet
     take_samples_s: float
     take_pooled_s: float
     send_gradients_s: float
@@ -111,6 +117,7 @@ def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
         noise_cv=profile["host.noise_cv"],
         wake_s=profile["host.wake_s"] * pace,
         moves_on_wake=profile["host.moves_on_wake"],
+        after_s=_AFTER * rank_message_s,
         post_s=rank_message_s,
         io_s_per_message=at["host.io.s_per_message"],
         io_s_per_byte=at["host.io.s_per_byte"],
@@ -146,10 +153,11 @@ def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
         slice_bytes=q.slice_bytes,
         snapshot_s=profile["server.snapshot_pause_s"],
         rank_message_s=rank_message_s,
+        meeting_message_s=at[MEETING],
         take_samples_s=rank_message_s + rank_byte_s * q.samples_bytes,
         take_pooled_s=rank_message_s + rank_byte_s * q.pooled_bytes,
         send_gradients_s=rank_message_s + rank_byte_s * q.pooled_bytes,
-        train_s=stage["train"] - optimizer_s,
+        train_s=(stage["train"] - optimizer_s) * (1.0 + (profile[TRAINING_TOGETHER] if _reduces(scenario) else 0.0)),
         reduce_s=_reduce_s(scenario, at, q),
         optimizer_s=optimizer_s,
         exchange_s=exchange_s / (2.0 * servers),
@@ -213,5 +221,8 @@ def _distinct_in_step(scenario: Scenario, q: Quantities) -> float:
 
 def _reduce_s(scenario: Scenario, profile: Constants, q: Quantities) -> float:
     """Return one rank's processor time in the all-reduce, measured on a crowded machine."""
-    kind = REDUCTIONS.get(scenario.schedule.mode)
-    return 0.0 if q.ranks == 1 or kind is None else stage_seconds(profile, reduction_terms(q, kind))
+    return stage_seconds(profile, reduction_terms(q, REDUCTIONS[scenario.schedule.mode])) if _reduces(scenario) else 0.0
+
+
+def _reduces(scenario: Scenario) -> bool:
+    return scenario.ranks > 1 and scenario.schedule.mode in REDUCTIONS

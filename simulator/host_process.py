@@ -1,7 +1,7 @@
 """The processes of one machine and their messages: threads that share its cores, bytes that threads move.
 
 A process carries out what its schedule says on its own thread, before it hears the next message.  A message takes
-processor time at both ends, then the receiver's attention; a link of limited rate between two tiers lets it through in time.
+processor time at both ends, then the receiver's attention; what the receiver does before it waits again comes last.  A link of limited rate between two tiers lets it through in time.
 """
 
 from __future__ import annotations
@@ -115,11 +115,21 @@ class HostDriving(Driving):
         """Let the process's own thread take what is there for it; one that has slept must find its way again."""
         slept = target.main.job is None
         target.sleeps += slept
-        self.run(target.main, take_s + slept * target.sleep_s, then, *args)
+        after_s = min(take_s, self.costs.after_s)
+        self.run(target.main, take_s - after_s + slept * target.sleep_s, self._taken, target, after_s, then, args)
+
+    def _taken(self, target: HostProcess, after_s: float, then: Then, args: tuple[Any, ...]) -> None:
+        """Carry out what a message leads to; then the process looks what is due, and waits for the next one."""
+        self._processor.run_next(target.main, [self._work(after_s, _nothing)])
+        then(*args)
 
     def report(self, process: HostProcess, then: Then, args: tuple[Any, ...]) -> None:
         """Work beside is done: the process's own thread hears of it."""
         self._arrive(process, self.costs.post_s, then, args)
+
+
+def _nothing() -> None:
+    """Work that leads to nothing by itself."""
 
 
 def limited_links(scenario: Scenario) -> dict[tuple[str, str], Link]:

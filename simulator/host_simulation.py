@@ -342,16 +342,16 @@ class HostSimulation(HostDriving):
         if index == 0:
             self._do(first, 0.0, self._entered, step)
         else:
-            self.send(self._ranks[index], first, 0.0, c.rank_message_s, c.rank_message_s, self._entered, step)
+            self.send(self._ranks[index], first, 0.0, c.meeting_message_s, c.meeting_message_s, self._entered, step)
 
     def _entered(self, step: int) -> None:
         self._at_barrier += 1
         if self._at_barrier < len(self._ranks):
             return
         self._at_barrier = 0
-        c, first = self.costs, self._ranks[0]
+        first, message_s = self._ranks[0], self.costs.meeting_message_s
         jobs = [
-            self._work(c.rank_message_s, self._transfer, first, rank, 0.0, c.rank_message_s, self._tell, (rank, m.BarrierPassed(step)))
+            self._work(message_s, self._transfer, first, rank, 0.0, message_s, self._tell, (rank, m.BarrierPassed(step)))
             for rank in self._ranks[1:]
         ]
         self._processor.run_next(first.main, [*jobs, self._work(0.0, self._tell, first, m.BarrierPassed(step))])

@@ -14,10 +14,13 @@ from statistics import fmean, geometric_mean
 from typing import NamedTuple
 
 from simulator.host_costs import (
+    MEETING,
     STAGE_OF_ROLE,
+    TRAINING_TOGETHER,
     Constants,
     Quantities,
     Terms,
+    crowd_factors,
     crowd_terms,
     footprint,
     reduction_terms,
@@ -30,6 +33,9 @@ from simulator.host_costs import (
 )
 
 ROLE_OF_STAGE = {stage: role for role, stage in STAGE_OF_ROLE.items()}
+
+CROWDED_MEETING = "host.crowd.meeting_message_s"
+"""What an end of a message takes by which ranks meet, on a crowded machine."""
 
 _WORKER = ("dedup", "pool", "un-pool")
 
@@ -140,14 +146,17 @@ def crowd_equations(points: Sequence[PointTimes], constants: Constants, paces: S
     """Return every stage's equations at crowded points, given what its work takes alone.
 
     `paces` is how many times longer than usual work takes at each point, whatever the size of its batch and crowding.  Only what is
-    done beside busy cores is crowded; the rest is known.  An equation that says nothing of a stage has zero seconds.
+    done beside busy cores is crowded; the rest is known, but for what ranks take to meet, which is all unknown: they do so on a crowded
+    machine only.  An equation that says nothing of a stage has zero seconds.
     """
     found: dict[str, list[Equation]] = defaultdict(list)
     for point, pace in zip(points, paces, strict=True):
         of_stages = stage_paces(constants, point.quantities, pace)
         stages, besides = point.stages(), beside(point, cores)
         for stage, terms in crowd_terms(constants, point.quantities).items():
-            crowded = {name: besides[stage] * seconds for name, seconds in terms.items()}
+            messages = stage_terms(point.quantities)[stage].get(MEETING, 0.0)
+            terms[crowd_factors(stage)[0]] -= constants[MEETING] * messages if messages else 0.0
+            crowded = {name: besides[stage] * seconds for name, seconds in terms.items()} | {CROWDED_MEETING: messages}
             known_s = (1.0 - besides[stage]) * sum(terms.values())
             if stage in ROLE_OF_STAGE:
                 usually = stage_seconds(constants, sleep_terms(stage, point.quantities))
@@ -167,7 +176,8 @@ def reduction_equations(points: Sequence[PointTimes], constants: Constants, pace
         q = point.quantities
         alone_s = stage_paces(constants, q, pace)["train"] * sum(crowd_terms(constants, q)["train"].values())
         train_s = _slower(point, constants, cores)["train"] * alone_s
-        found.append(Equation(reduction_terms(q, point.reduction), point.stages()["train"] / pace, train_s / pace))
+        terms = {**reduction_terms(q, point.reduction), TRAINING_TOGETHER: train_s / pace}
+        found.append(Equation(terms, point.stages()["train"] / pace, train_s / pace))
     return found
 
 

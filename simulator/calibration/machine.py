@@ -8,6 +8,7 @@ from math import exp
 from statistics import pstdev
 
 from simulator.calibration.equations import (
+    CROWDED_MEETING,
     ROLE_OF_STAGE,
     PointTimes,
     Usual,
@@ -21,6 +22,7 @@ from simulator.calibration.fit import Fitted, fit, fit_all
 from simulator.host_costs import (
     ARITHMETIC,
     ARITHMETIC_EXPONENT,
+    MEETING,
     Constants,
     condition_exponents,
     crowd_exponents,
@@ -85,6 +87,7 @@ def _fit_alone(points: Sequence[PointTimes], usual: Usual, crowding: Constants |
         "host.footprint": usual.footprint,
         "host.drift": idle.drift,
         ARITHMETIC_EXPONENT: idle.arithmetic,
+        MEETING: fitted["rank rest"].constants["host.rank.s_per_batch"] / 7.0,  # as any message of a rank, as far as is known
     }
     for stage, (exponent,) in idle.sizes.items():
         sensitivity, size = condition_exponents(stage)
@@ -110,7 +113,8 @@ def _fit_crowded(points: Sequence[PointTimes], crowded: Sequence[int], usual: Us
         exponents={stage: [each[stage] for each in exponents] for stage in found},
         about_one=[name for stage in found for name in crowd_factors(stage)],
     )
-    more: dict[str, float] = {}
+    of_rank = factors["rank rest"].constants
+    more = {MEETING: of_rank[CROWDED_MEETING] / (of_rank[crowd_factors("rank rest")[0]] or 1.0)} if CROWDED_MEETING in of_rank else {}
     for stage, of_stage in told.sizes.items():
         more |= dict(zip(crowd_exponents(stage), of_stage, strict=True))
     for number, pace in zip(crowded, told.of_points, strict=True):

@@ -31,6 +31,7 @@ from simulator.calibration.store import Calibrated, read_points, write_points, w
 from simulator.host_costs import (
     ARITHMETIC,
     ARITHMETIC_EXPONENT,
+    TRAINING_TOGETHER,
     Quantities,
     condition_exponents,
     crowd_exponents,
@@ -201,9 +202,13 @@ def test_a_calibration_is_a_profile_with_intervals_a_machine_and_a_domain(tmp_pa
     assert read_points(path.with_suffix(".json")) == points_of
 
 
+def of_crowds() -> list[Quantities]:
+    return [quantities(load_scenario(BASE, list(point.overrides))) for point in crowds(24)]
+
+
 FACTORS = {"fixed": 0.7, "sized": 1.25}
 REDUCE = {"host.reduce.after_backward_s_per_step": 1e-3, "host.reduce.s_per_hop": 2e-4, "host.reduce.s_per_byte": 1e-9}
-REDUCE["host.reduce.overlapped_s_per_step"] = 2e-3
+REDUCE |= {"host.reduce.overlapped_s_per_step": 2e-3, TRAINING_TOGETHER: 0.15}
 
 
 def conditions(footprint: float, *, sensitive: bool) -> dict[str, float]:
@@ -242,7 +247,8 @@ def crowded(
     for stage, terms in stage_terms(q).items():
         spent[stage] = (1.0 + busy * (slower[stage] - 1.0)) * paces[stage] * stage_seconds(constants, terms)
     if reduction:
-        spent["train"] += pace * stage_seconds(REDUCE, reduction_terms(q, reduction))
+        terms = {**reduction_terms(q, reduction), TRAINING_TOGETHER: spent["train"] / pace}
+        spent["train"] += pace * stage_seconds(REDUCE, terms)
     spans = {stage: spent[stage] for stage in ("dedup", "pool", "un-pool")}
     threads = {"loader": "loader", "parameter_server": "server", "nn_worker": "rank rest"}
     thread_s = {(role, "main"): spent[stage] for role, stage in threads.items()}
@@ -297,7 +303,7 @@ def test_a_pace_is_read_from_memory_beside_what_is_usual_there() -> None:
 
 
 def test_what_crowding_changes_is_found_in_points_of_a_crowded_machine() -> None:
-    shapes = [quantities(load_scenario(BASE, list(point.overrides))) for point in crowds(24)]
+    shapes = [replace(q, meetings=0) for q in of_crowds()]
     paces = np.exp(0.1 * np.sin(np.arange(24))).tolist()
     measured = [crowded(q, busy=0.4 + 0.025 * number, pace=paces[number]) for number, q in enumerate(shapes)]
     assert [others_busy(point, 2.0) for point in measured] == pytest.approx([0.4 + 0.025 * number for number in range(24)])
@@ -323,7 +329,7 @@ def test_what_is_done_beside_busy_cores_where_one_batch_after_another_passes_is_
 
 
 def test_what_it_costs_to_have_slept_is_found_where_threads_sleep_less_than_usual() -> None:
-    shapes = [quantities(load_scenario(BASE, list(point.overrides))) for point in crowds(24)]
+    shapes = of_crowds()
     measured = []
     for number, q in enumerate(shapes):
         point = crowded(q)
@@ -343,7 +349,7 @@ def test_how_often_threads_sleep_is_found_where_one_batch_after_another_passes()
 
 
 def test_the_all_reduce_is_what_a_training_thread_takes_more() -> None:
-    shapes = [quantities(load_scenario(BASE, list(point.overrides))) for point in crowds(24)]
+    shapes = of_crowds()
     kinds = ["after_backward" if number % 2 else "overlapped" for number in range(24)]
     measured = [crowded(q, kind) for q, kind in zip(shapes, kinds, strict=True)]
     constants = all_planted(shapes[0]) | all_factors() | conditions(0.6, sensitive=False)
@@ -364,7 +370,7 @@ def test_a_machine_with_many_cores_knows_no_crowding() -> None:
 def test_a_whole_machine_is_found_again() -> None:
     """Alone and crowded points, each at a pace of its own, of a machine that memory and footprint slow."""
     generator = np.random.default_rng(7)
-    shapes = [quantities(load_scenario(BASE, list(point.overrides))) for point in crowds(24)]
+    shapes = of_crowds()
     alone = drawn(96)
     of_machine = conditions(Usual.of([made_up(q) for q in alone]).footprint, sensitive=True)
     slower = 0.3 * generator.standard_normal(120)

@@ -59,13 +59,17 @@ def scaled(tmp_path: Path, factor: float) -> Path:
     return path
 
 
+def slow_down_the_scheduler(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+    """Let the scheduler's clock and slices take `factor` times as long: they are constants of the machine as well."""
+    for module, names in {core: ("TICK_S", "_HOT_S"), processor: ("TICK_S", "_SLICE_S", "_HALF_LIFE_S")}.items():
+        for name in names:
+            monkeypatch.setattr(module, name, factor * getattr(module, name))
+
+
 @pytest.mark.parametrize("name", ONE_OF_EACH_MODE)
 def test_twice_the_constants_is_half_the_speed_and_the_same_staleness(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fast = run(name)
-    clocks = {core: ("TICK_S", "_HOT_S"), processor: ("TICK_S", "_SLICE_S", "_HALF_LIFE_S")}  # constants of the machine as well
-    for module, names in clocks.items():
-        for name_of in names:
-            monkeypatch.setattr(module, name_of, 2.0 * getattr(module, name_of))
+    slow_down_the_scheduler(monkeypatch, 2.0)
     slow = run(name, profile=scaled(tmp_path, 2.0))
     assert slow.throughput.samples_per_s.mean == pytest.approx(0.5 * fast.throughput.samples_per_s.mean, rel=1e-6)
     assert slow.staleness.version.mean == pytest.approx(fast.staleness.version.mean, abs=1e-9)
@@ -117,17 +121,17 @@ def test_a_prediction_says_how_far_it_may_be_off_and_widens_outside_what_was_mea
     assert outside.interval.high / outside.interval.low > inside.interval.high / inside.interval.low
 
 
-def test_a_slow_machine_is_slower_by_its_pace_and_a_known_pace_narrows_the_interval(tmp_path: Path) -> None:
+def test_a_slow_machine_is_slower_by_its_pace_and_a_known_pace_narrows_the_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tree = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))
-    tree["constants"]["host.wake_s"]["value"] = 0.0
-    tree["constants"]["host.moves_on_wake"]["value"] = 1.0  # else threads wait for a core, up to a tick of the clock
     for name in (name for name in tree["constants"] if name.startswith("host.pace.") and name.endswith("_memory")):
         tree["constants"][name]["value"] = 1.0  # else multiplying matrices follows it less
-    profile = tmp_path / "no-waits.yaml"
+    profile = tmp_path / "one-pace.yaml"
     profile.write_text(yaml.safe_dump(tree), encoding="utf-8")
-    unknown, same, slow = (
-        run("grid-09", *settings, profile=profile) for settings in ((), ("simulation.pace=1",), ("simulation.pace=1.25",))
-    )
+    unknown, same = (run("grid-09", *settings, profile=profile) for settings in ((), ("simulation.pace=1",)))
+    slow_down_the_scheduler(monkeypatch, 1.25)  # else only what threads do takes longer, not their turns
+    slow = run("grid-09", "simulation.pace=1.25", profile=profile)
     assert unknown.throughput.samples_per_s.mean == same.throughput.samples_per_s.mean
     assert slow.throughput.samples_per_s.mean == pytest.approx(same.throughput.samples_per_s.mean / 1.25)
     assert unknown.prediction is not None
