@@ -10,9 +10,10 @@ it wakes; one that fell asleep having had more than its share stays on its core 
 dequeue, since 6.12), even where another core idles.
 
 A thread that wakes goes on where it ran last, even where another core idles, but for a share of wakes, `moves_on_wake`: those go
-to an idle core or, where none idles, to the one on which the thread runs that wakes them (`wake_affine`).  On a virtual machine
-that share is small, since a core that has halted is one that its host may have taken away (`available_idle_cpu`).  So threads that
-wake each other stay together for long, apart from one that always works.  A core that falls idle takes a thread that
+to an idle core.  On a virtual machine that share is small, since a core that has halted is one that its host may have taken away
+(`available_idle_cpu`).  For the same reason, and where no core idles, it now and then goes to the core on which the thread runs that
+wakes it, from its own that idles, too (`wake_affine`).  So threads that wake each other come and stay together, apart from one that
+always works, and a core idles while they wait for each other.  A core that falls idle takes a thread that
 waits at another now and then (since 6.18 as often as it has paid of late); one that idles looks every few ticks, a busy one more
 seldom.  A thread that has run just now is not moved.  So machines idle while threads wait (Lozi et al., "The Linux scheduler: a
 decade of wasted cores", EuroSys 2016).  The shares and times are those of the kernel, or seen in traces of its scheduler where it
@@ -36,6 +37,7 @@ from simulator.core import NOTHING_S, PERIOD_S, TICK_S, Core, Group, Job, Thread
 from simulator.engine import Engine
 
 _SLICE_S = 0.0007  # of one core; of several it is longer
+_JOINS = 0.1  # of wakes from another core, unless an idle one may be used: go there (4 to 20 % in traces)
 _TAKES = 0.25  # of cores that fall idle while a thread waits at another that may be moved: take it
 _IDLE_TICKS = 3  # between looks of an idle core for threads that wait at others
 _BUSY_TICKS = 16  # between looks of a busy core
@@ -49,7 +51,7 @@ class Processor:
     def __init__(self, engine: Engine, cores: float, *, wake_s: float = 0.0, moves_on_wake: float = 1.0) -> None:
         """`cores` may be a fraction: what other work of the machine leaves, which takes cores that idle first.
 
-        Of wakes the share `moves_on_wake`, 0..1, may go to another core than the thread's last one.
+        Of wakes the share `moves_on_wake`, 0..1, finds an idle core that may be used, the thread's last one or another.
 
         Raises:
             ValueError: no cores.
@@ -60,7 +62,7 @@ class Processor:
         self.cores = cores
         self._wake_s = wake_s
         self._moves_on_wake = moves_on_wake
-        self._to_move = self._to_take = 0.0  # wakes and chances so far, of which whole ones are due
+        self._to_move = self._to_join = self._to_take = 0.0  # wakes and chances so far, of which whole ones are due
         count = max(1, ceil(cores))
         self._cores = [Core(_SLICE_S * (1.0 + int(log2(min(count, 8))))) for _ in range(count)]
         self._share = 1.0  # of each core that runs a thread, that it has
@@ -117,19 +119,21 @@ class Processor:
     def _place(self, thread: Thread) -> int:
         """Return the core for a thread that wakes."""
         last, waker = thread.core, self._waker
-        new = thread.ran_s == -inf
-        if not new and not self._cores[last].waiting:
-            return last
-        idle = [number for number, core in enumerate(self._cores) if not core.waiting]
+        new, idles = thread.ran_s == -inf, not self._cores[last].waiting
+        idle = [number for number, core in enumerate(self._cores) if not core.waiting] if new or not idles else []
         if new:
             return idle[0] if idle else min(range(len(self._cores)), key=lambda number: self._cores[number].load)
-        if waker == last and not idle:
-            return last
-        self._to_move += self._moves_on_wake
-        if self._to_move < 1.0:
-            return last
-        self._to_move -= 1.0
-        return idle[0] if idle else waker
+        if idle:
+            self._to_move += self._moves_on_wake
+            if self._to_move >= 1.0:
+                self._to_move -= 1.0
+                return idle[0]
+        elif waker != last:
+            self._to_join += _JOINS * (1.0 - self._moves_on_wake if idles else 1.0)
+            if self._to_join >= 1.0:
+                self._to_join -= 1.0
+                return waker
+        return last
 
     def _awake(self, thread: Thread) -> None:
         self._catch_up()
