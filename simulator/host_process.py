@@ -1,7 +1,8 @@
 """The processes of one machine and their messages: threads that share its cores, bytes that threads move.
 
 A process carries out what its schedule says on its own thread, before it hears the next message.  A message takes
-processor time at both ends, then the receiver's attention; what the receiver does before it waits again comes last.  A link of limited rate between two tiers lets it through in time.
+processor time at both ends, then the receiver's attention; what the receiver does before it waits again comes last.  A link
+of limited rate between two tiers lets a message through in time.
 """
 
 from __future__ import annotations

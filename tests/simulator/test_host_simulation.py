@@ -139,6 +139,21 @@ def test_a_slow_machine_is_slower_by_its_pace_and_a_known_pace_narrows_the_inter
     assert same.prediction.interval.high < unknown.prediction.interval.high
 
 
+def test_what_a_process_does_behind_a_message_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    behind = speed("grid-09")
+    monkeypatch.setattr("simulator.host_jobs._AFTER", 0.0)  # all of it before what the message leads to
+    assert 1.0 < behind / speed("grid-09") < 1.1
+
+
+@pytest.mark.parametrize(("name", "reduces"), [("grid-15", True), ("grid-14", False), ("grid-07", False)])
+def test_only_ranks_that_reduce_train_slower_because_all_train_at_once(name: str, reduces: bool, tmp_path: Path) -> None:
+    tree = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))
+    tree["constants"]["host.reduce.of_training"]["value"] = 0.0
+    apart = tmp_path / "apart.yaml"
+    apart.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    assert (speed(name, profile=apart) > 1.01 * speed(name)) == reduces
+
+
 def test_what_a_profile_cannot_tell_is_refused() -> None:
     with pytest.raises(ScenarioError, match="measured on one machine") as several:
         simulate("persia-100t", overrides=[f"simulation.profile={PROFILE}"], steps=20)
