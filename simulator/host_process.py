@@ -121,7 +121,7 @@ class HostDriving(Driving):
 
     def _taken(self, target: HostProcess, after_s: float, then: Then, args: tuple[Any, ...]) -> None:
         """Carry out what a message leads to; then the process looks what is due, and waits for the next one."""
-        self._processor.run_next(target.main, [self._work(after_s, _nothing)])
+        self._processor.run_next(target.main, [self._work(after_s, ends_there)])
         then(*args)
 
     def report(self, process: HostProcess, then: Then, args: tuple[Any, ...]) -> None:
@@ -129,7 +129,7 @@ class HostDriving(Driving):
         self._arrive(process, self.costs.post_s, then, args)
 
 
-def _nothing() -> None:
+def ends_there() -> None:
     """Work that leads to nothing by itself."""
 
 

@@ -26,7 +26,7 @@ from simulator.engine import Engine
 from simulator.hardware import Cluster
 from simulator.host_emulated import EmulatedRanks
 from simulator.host_jobs import JobCosts, job_costs
-from simulator.host_process import HostDriving, HostProcess, Then, limited_links
+from simulator.host_process import HostDriving, HostProcess, Then, ends_there, limited_links
 from simulator.host_ring import Ring
 from simulator.processor import Processor
 from simulator.recorder import Recorder
@@ -158,19 +158,19 @@ class HostSimulation(HostDriving):
 
     def _fan_out_lookup(self, index: int, command: m.FanOutLookup) -> None:
         c, worker, batch = self.costs, self._workers[index], command.batch
-        self._do_stage(worker, "dedup", batch, c.dedup_s, _done)
+        self._do_stage(worker, "dedup", batch, c.dedup_s, ends_there)
         for server in self._servers:
             self.send(worker, server, c.keys_bytes, c.ask_s, c.request_s, self._tell, server, m.LookupQueued(batch))
 
     def _reply_rows(self, index: int, command: m.ReplyRows) -> None:
         c, worker, batch = self.costs, self._workers[index], command.batch
         rank = self._ranks[batch % len(self._ranks)]
-        self._do_stage(worker, "pool", batch, c.pool_s, _done)
+        self._do_stage(worker, "pool", batch, c.pool_s, ends_there)
         self.send(worker, rank, c.pooled_bytes, c.send_pooled_s, c.take_pooled_s, self._looked_up, rank, batch)
 
     def _fan_out_update(self, index: int, command: m.FanOutUpdate) -> None:
         c, worker, batch = self.costs, self._workers[index], command.batch
-        self._do_stage(worker, "un-pool", batch, c.unpool_s, _done)
+        self._do_stage(worker, "un-pool", batch, c.unpool_s, ends_there)
         for server in self._servers:
             self.send(
                 worker, server, c.keys_bytes + c.rows_bytes, c.send_update_s, c.request_update_s, self._tell, server, m.UpdateQueued(batch)
@@ -380,7 +380,3 @@ class HostSimulation(HostDriving):
         batches = max(1, len(self.recorder.step_end_s) * len(self._ranks))
         tiers = (self._loaders, self._workers, self._servers, self._ranks)
         return {tier[0].role: sum(process.sleeps for process in tier) / batches for tier in tiers}
-
-
-def _done() -> None:
-    """Work that leads to nothing by itself."""

@@ -32,11 +32,11 @@ from simulator.run import simulate
 
 _POINTS, _CROWDS = 34, 20
 _FEWEST, _CROWD_FEWEST = 4, 30  # batches
-_SECONDS, _CROWD_SECONDS = 0.7, 1.2
+_SECONDS, _CROWD_SECONDS = 0.65, 1.1
 _REDUCE_CONSTANTS = ("host.reduce.overlapped_s_per_step", "host.reduce.after_backward_s_per_step")
 _PREFIXES = {"loader": "loader", "embedding_worker": "worker", "parameter_server": "server", "nn_worker": "rank"}  # of constants
 _WAITING_POINTS, _WAITING_STEPS = 9, 30  # simulated to find a wait
-_COUNTED_STEPS = 20  # simulated to find which work is done beside busy cores, and how often threads sleep
+_COUNTED_STEPS = 15  # simulated to find which work is done beside busy cores, and how often threads sleep
 _WAKE = "host.wake_s"
 
 
