@@ -113,8 +113,8 @@ def quantities(scenario: Scenario) -> Quantities:
 
 def _meetings(scenario: Scenario) -> int:
     """Return how often all ranks meet in a step: at the barrier of mode sync, and to begin a reduction that is emulated."""
-    mode, emulated = scenario.schedule.mode, scenario.simulation.emulated_accelerator is not None
-    return 0 if scenario.ranks == 1 else (mode == "sync") + (emulated and mode in REDUCTIONS)
+    emulated = scenario.simulation.emulated_accelerator is not None
+    return (scenario.ranks > 1 and scenario.schedule.mode == "sync") + (emulated and reduces(scenario))
 
 
 Terms = Mapping[str, float]  # constant of the profile -> what it multiplies
@@ -202,6 +202,9 @@ ARITHMETIC_EXPONENT = "host.pace.arithmetic_memory"
 
 MEETING = "host.rank.s_per_meeting_message"
 """The constant of one end of a message by which ranks meet: it carries nothing, and mostly no schedule hears of it."""
+
+RANK_MESSAGES = 7.0
+"""What a rank's own thread hears and says for a batch: samples, pooled, trained, pushed; lookup, gradients, committed."""
 
 STAGE_OF_ROLE: Mapping[str, str] = {
     "loader": "loader",
@@ -299,6 +302,11 @@ def pace_exponents(profile: Constants, q: Quantities) -> dict[str, float]:
             share = profile[ARITHMETIC] * terms[ARITHMETIC] / (stage_seconds(profile, terms) or 1.0)
         found[stage] = exponent + share * (profile[ARITHMETIC_EXPONENT] - exponent)
     return found
+
+
+def reduces(scenario: Scenario) -> bool:
+    """Return whether ranks reduce their dense gradients."""
+    return scenario.ranks > 1 and scenario.schedule.mode in REDUCTIONS
 
 
 def is_crowded(scenario: Scenario) -> bool:

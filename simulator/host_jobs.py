@@ -9,6 +9,7 @@ from persia.scenario import Profile, Scenario
 from simulator.host_costs import (
     HEADER_BYTES,
     MEETING,
+    RANK_MESSAGES,
     REDUCTIONS,
     STAGE_OF_ROLE,
     TRAINING_TOGETHER,
@@ -16,6 +17,7 @@ from simulator.host_costs import (
     Quantities,
     Terms,
     quantities,
+    reduces,
     reduction_terms,
     sleep_cost,
     sleep_terms,
@@ -100,7 +102,7 @@ def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
     at = _at_pace(profile, q, pace)
     stage = {name: stage_seconds(at, each) for name, each in terms.items()}
     worker_message_s = at["host.worker.s_per_batch"] / 6.0  # features, lookup, gradients in; pooled, pushed, credit out
-    rank_message_s = at["host.rank.s_per_batch"] / 7.0  # samples, pooled, trained, pushed in; lookup, gradients, committed out
+    rank_message_s = at["host.rank.s_per_batch"] / RANK_MESSAGES
     per_server_s = at["host.worker.s_per_server"] / 4.0
     rows_s = 0.5 * stage_seconds(at, _only(terms["worker rest"], "host.worker.s_per_row_value")) / servers
     request_s = at["host.server.s_per_request"] / 2.0
@@ -157,7 +159,7 @@ def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
         take_samples_s=rank_message_s + rank_byte_s * q.samples_bytes,
         take_pooled_s=rank_message_s + rank_byte_s * q.pooled_bytes,
         send_gradients_s=rank_message_s + rank_byte_s * q.pooled_bytes,
-        train_s=(stage["train"] - optimizer_s) * (1.0 + (profile[TRAINING_TOGETHER] if _reduces(scenario) else 0.0)),
+        train_s=(stage["train"] - optimizer_s) * (1.0 + (profile[TRAINING_TOGETHER] if reduces(scenario) else 0.0)),
         reduce_s=_reduce_s(scenario, at, q),
         optimizer_s=optimizer_s,
         exchange_s=exchange_s / (2.0 * servers),
@@ -221,8 +223,4 @@ def _distinct_in_step(scenario: Scenario, q: Quantities) -> float:
 
 def _reduce_s(scenario: Scenario, profile: Constants, q: Quantities) -> float:
     """Return one rank's processor time in the all-reduce, measured on a crowded machine."""
-    return stage_seconds(profile, reduction_terms(q, REDUCTIONS[scenario.schedule.mode])) if _reduces(scenario) else 0.0
-
-
-def _reduces(scenario: Scenario) -> bool:
-    return scenario.ranks > 1 and scenario.schedule.mode in REDUCTIONS
+    return stage_seconds(profile, reduction_terms(q, REDUCTIONS[scenario.schedule.mode])) if reduces(scenario) else 0.0

@@ -11,7 +11,7 @@ from __future__ import annotations
 from math import exp, hypot, log, sqrt
 
 from persia.scenario import Profile, Scenario
-from simulator.host_costs import REDUCTIONS, is_crowded, quantities, relative_error_of, stage_seconds, stage_terms
+from simulator.host_costs import is_crowded, quantities, reduces, relative_error_of, stage_seconds, stage_terms
 from simulator.result import Interval, Prediction
 
 _Z90 = 1.645
@@ -26,7 +26,7 @@ def predict(scenario: Scenario, profile: Profile, samples_per_s: float) -> Predi
     shares = {stage: spent_s / total_s for stage, spent_s in seconds.items()}
     if is_crowded(scenario) and relative_error_of("crowd_loader") in profile:
         shares = {f"crowd_{stage}": share for stage, share in shares.items()}
-    if scenario.ranks > 1 and scenario.schedule.mode in REDUCTIONS:
+    if reduces(scenario):
         shares["reduction"] = seconds["train"] / total_s
     variance = profile["host.drift"] ** 2
     if scenario.simulation.pace is None:

@@ -26,7 +26,7 @@ from simulator.calibration.fit import fit
 from simulator.calibration.machine import Machine, fit_machine
 from simulator.calibration.store import Calibrated, default_profile_path, read_points, write_points, write_profile
 from simulator.calibration.waking import wait_s
-from simulator.host_costs import REDUCTIONS, quantities
+from simulator.host_costs import REDUCTIONS, quantities, reduces
 from simulator.result import SimulationResult
 from simulator.run import simulate
 
@@ -180,7 +180,7 @@ def _note(findings: _Findings, scenario: Scenario, measured: Measured, *, crowde
             span_s=measured.span_s,
             step_s=measured.step_s,
             crowded=crowded,
-            reduction=REDUCTIONS.get(scenario.schedule.mode, "") if scenario.ranks > 1 else "",
+            reduction=REDUCTIONS[scenario.schedule.mode] if reduces(scenario) else "",
             gathered=scenario.schedule.mode == "sync" and scenario.ranks > 1,
         )
     )

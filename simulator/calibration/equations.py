@@ -153,10 +153,12 @@ def crowd_equations(points: Sequence[PointTimes], constants: Constants, paces: S
     for point, pace in zip(points, paces, strict=True):
         of_stages = stage_paces(constants, point.quantities, pace)
         stages, besides = point.stages(), beside(point, cores)
-        for stage, terms in crowd_terms(constants, point.quantities).items():
-            messages = stage_terms(point.quantities)[stage].get(MEETING, 0.0)
-            terms[crowd_factors(stage)[0]] -= constants[MEETING] * messages if messages else 0.0
-            crowded = {name: besides[stage] * seconds for name, seconds in terms.items()} | {CROWDED_MEETING: messages}
+        of_crowd, meetings = crowd_terms(constants, point.quantities), stage_terms(point.quantities)["rank rest"][MEETING]
+        of_crowd["rank rest"][crowd_factors("rank rest")[0]] -= constants[MEETING] * meetings
+        for stage, terms in of_crowd.items():
+            crowded = {name: besides[stage] * seconds for name, seconds in terms.items()}
+            if stage == "rank rest":
+                crowded[CROWDED_MEETING] = meetings
             known_s = (1.0 - besides[stage]) * sum(terms.values())
             if stage in ROLE_OF_STAGE:
                 usually = stage_seconds(constants, sleep_terms(stage, point.quantities))

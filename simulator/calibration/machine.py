@@ -23,6 +23,7 @@ from simulator.host_costs import (
     ARITHMETIC,
     ARITHMETIC_EXPONENT,
     MEETING,
+    RANK_MESSAGES,
     Constants,
     condition_exponents,
     crowd_exponents,
@@ -87,7 +88,7 @@ def _fit_alone(points: Sequence[PointTimes], usual: Usual, crowding: Constants |
         "host.footprint": usual.footprint,
         "host.drift": idle.drift,
         ARITHMETIC_EXPONENT: idle.arithmetic,
-        MEETING: fitted["rank rest"].constants["host.rank.s_per_batch"] / 7.0,  # as any message of a rank, as far as is known
+        MEETING: fitted["rank rest"].constants["host.rank.s_per_batch"] / RANK_MESSAGES,  # as any message of a rank, as far as is known
     }
     for stage, (exponent,) in idle.sizes.items():
         sensitivity, size = condition_exponents(stage)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,6 +13,7 @@ import yaml
 from persia.scenario import Scenario, ScenarioError
 from persia.schedule.log import read_log, replay
 from simulator import core, processor
+from simulator.host_costs import TRAINING_TOGETHER
 from simulator.result import SimulationResult
 from simulator.run import simulate
 from simulator.validation.cases import draw, grid
@@ -46,17 +49,23 @@ def test_the_log_replays_through_the_core(name: str) -> None:
     assert replay(header, entries) is None
 
 
-def scaled(tmp_path: Path, factor: float) -> Path:
-    """Return a profile in which everything takes `factor` times as long."""
+def changed(path: Path, change: Callable[[str, dict[str, Any]], None]) -> Path:
+    """Write the profile to a file, each of its constants as `change` leaves it; return the file."""
     tree = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))
     for name, constant in tree["constants"].items():
-        if constant["unit"].startswith("s") and name.startswith("host."):
-            for key in ("value", "low", "high"):
-                if key in constant:
-                    constant[key] *= factor
-    path = tmp_path / "scaled.yaml"
+        change(name, constant)
     path.write_text(yaml.safe_dump(tree), encoding="utf-8")
     return path
+
+
+def scaled(tmp_path: Path, factor: float) -> Path:
+    """Return a profile in which everything takes `factor` times as long."""
+
+    def scale(name: str, constant: dict[str, Any]) -> None:
+        if constant["unit"].startswith("s") and name.startswith("host."):
+            constant |= {key: factor * constant[key] for key in ("value", "low", "high") if key in constant}
+
+    return changed(tmp_path / "scaled.yaml", scale)
 
 
 def slow_down_the_scheduler(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
@@ -77,15 +86,16 @@ def test_twice_the_constants_is_half_the_speed_and_the_same_staleness(name: str,
 
 @pytest.mark.parametrize("name", ["grid-08", "grid-19"])
 def test_twice_the_cores_is_at_most_twice_the_speed_and_no_slower(name: str, tmp_path: Path) -> None:
-    tree = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))
-    for constant, each in tree["constants"].items():
-        if constant.startswith("host.crowd."):
-            each["value"] = 0.0 if "_per_" in constant else 1.0  # crowding less may save more than the cores give
-    narrow, wide = tmp_path / "narrow.yaml", tmp_path / "wide.yaml"
-    narrow.write_text(yaml.safe_dump(tree), encoding="utf-8")
-    tree["constants"]["host.cores"]["value"] *= 2.0
-    wide.write_text(yaml.safe_dump(tree), encoding="utf-8")
-    ratio = speed(name, profile=wide) / speed(name, profile=narrow)
+    def with_cores(factor: float) -> Path:
+        def change(constant: str, each: dict[str, Any]) -> None:
+            if constant.startswith("host.crowd."):
+                each["value"] = 0.0 if "_per_" in constant else 1.0  # crowding less may save more than the cores give
+            elif constant == "host.cores":
+                each["value"] *= factor
+
+        return changed(tmp_path / f"{factor}.yaml", change)
+
+    ratio = speed(name, profile=with_cores(2.0)) / speed(name, profile=with_cores(1.0))
     assert 1.2 < ratio < 2.02
 
 
@@ -124,11 +134,11 @@ def test_a_prediction_says_how_far_it_may_be_off_and_widens_outside_what_was_mea
 def test_a_slow_machine_is_slower_by_its_pace_and_a_known_pace_narrows_the_interval(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tree = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))
-    for name in (name for name in tree["constants"] if name.startswith("host.pace.") and name.endswith("_memory")):
-        tree["constants"][name]["value"] = 1.0  # else multiplying matrices follows it less
-    profile = tmp_path / "one-pace.yaml"
-    profile.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    def follow_the_pace(name: str, constant: dict[str, Any]) -> None:
+        if name.startswith("host.pace.") and name.endswith("_memory"):
+            constant["value"] = 1.0  # else multiplying matrices follows it less
+
+    profile = changed(tmp_path / "one-pace.yaml", follow_the_pace)
     unknown, same = (run("grid-09", *settings, profile=profile) for settings in ((), ("simulation.pace=1",)))
     slow_down_the_scheduler(monkeypatch, 1.25)  # else only what threads do takes longer, not their turns
     slow = run("grid-09", "simulation.pace=1.25", profile=profile)
@@ -147,10 +157,11 @@ def test_what_a_process_does_behind_a_message_keeps_nobody_waiting(monkeypatch: 
 
 @pytest.mark.parametrize(("name", "reduces"), [("grid-15", True), ("grid-14", False), ("grid-07", False)])
 def test_only_ranks_that_reduce_train_slower_because_all_train_at_once(name: str, reduces: bool, tmp_path: Path) -> None:
-    tree = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))
-    tree["constants"]["host.reduce.of_training"]["value"] = 0.0
-    apart = tmp_path / "apart.yaml"
-    apart.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    def train_apart(constant: str, each: dict[str, Any]) -> None:
+        if constant == TRAINING_TOGETHER:
+            each["value"] = 0.0
+
+    apart = changed(tmp_path / "apart.yaml", train_apart)
     assert (speed(name, profile=apart) > 1.01 * speed(name)) == reduces
 
 
