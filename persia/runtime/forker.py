@@ -78,14 +78,18 @@ class Forker:
     """The coordinator's end: asks for processes, hears of their end."""
 
     def __init__(self, environment: Mapping[str, str], *, torch: bool) -> None:
-        """Start it; it prepares itself for roles with torch or for those without."""
+        """Start it; it prepares itself for roles with torch or for those without.
+
+        Its processes are a group of their own, which Ctrl-C at the terminal does not reach, of the same session: Linux lets
+        sessions share the cores, however many threads they have (autogroup), and ranks would get as much as all other roles.
+        """
         self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with other:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "persia.runtime.forker", str(other.fileno()), *(["torch"] if torch else [])],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                start_new_session=True,
+                process_group=0,
                 env=environment,
                 pass_fds=[other.fileno()],
             )

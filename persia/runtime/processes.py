@@ -61,7 +61,7 @@ class Processes:
         return prepare(roles, torch=self._torch)
 
     def start(self, role: str, index: int, life: int = 0) -> Process:
-        """Start a process in a session of its own, so that Ctrl-C at the terminal reaches the coordinator only."""
+        """Start a process; Ctrl-C at the terminal reaches the coordinator only."""
         with self._errors(role, index).open("ab") as errors:
             child = _forker(role, self._torch).fork([str(self._session_path), role, str(index), str(life)], errors.fileno(), self._locks)
         process = Process(role=role, index=index, life=life, child=child)

@@ -54,6 +54,12 @@ def test_the_next_process_starts_in_a_moment(forker: Forker, tmp_path: Path) -> 
     assert time.process_time() - began_s < 2.0
 
 
+def test_its_processes_share_the_cores_with_all_others_but_do_not_get_the_terminals_signals(lasting: tuple[Forker, Child]) -> None:
+    _, child = lasting
+    assert os.getsid(child.pid) == os.getsid(0)
+    assert os.getpgid(child.pid) != os.getpgid(0)
+
+
 @pytest.fixture
 def lasting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Forker, Child]]:
     """A process that does nothing until it is killed."""
