@@ -13,6 +13,7 @@ from typing import Any
 
 PERIOD_S = 0.1  # of a quota: the kernel's default
 TICK_S = 0.004  # of the scheduler's clock: 250 Hz
+HALF_LIFE_S = 0.032  # of a thread's load, and so of a core's
 _HOT_S = 0.0005  # after it has run a thread is not moved: its core's cache still holds what it works on
 NOTHING_S = 1e-12  # less work than this is rounding
 
@@ -48,8 +49,8 @@ class Thread:
     """
 
     __slots__ = (
-        *("beside_s", "busy_s", "core", "due_s", "group", "job", "jobs", "kept_s"),
-        *("lag_s", "left_s", "ran_s", "slowdown", "stays", "virtual_s", "waking"),
+        *("beside_s", "busy_s", "core", "due_s", "group", "halved_s", "job", "jobs", "kept_s"),
+        *("lag_s", "left_s", "load", "ran_s", "slowdown", "stays", "virtual_s", "wakee", "wakes", "waking"),
     )
 
     def __init__(self, group: Group, slowdown: float = 1.0) -> None:
@@ -65,6 +66,10 @@ class Thread:
         self.kept_s = 0.0  # virtual time up to which its turn lasts
         self.lag_s = 0.0  # what its core owed it when it fell asleep
         self.ran_s = -inf  # time at which it ran last
+        self.load = 0.0  # part of the time, of late, in which it has work
+        self.wakee: Thread | None = None  # which it has woken last
+        self.wakes = 0  # of another thread than the one before, of late
+        self.halved_s = 0.0  # time at which those were last halved
         self.stays = False  # on its core though it sleeps
         self.waking = False  # with its core
 
@@ -79,12 +84,21 @@ class Core:
         self.current: Thread | None = None
         self.slice_s = slice_s
         self.speed = 0.0  # work that is done per second
-        self.load = 0.0  # threads with work here, of late
+        self.load = 0.0  # of the threads that have run here last
 
     @property
     def waiting(self) -> int:
         """Return how many threads have work here, the running one included."""
         return sum(thread.job is not None for thread in self.threads)
+
+    def remember(self, remembered: float) -> None:
+        """Let time pass, of which loads remember that much of what was before, 0..1."""
+        waiting = 0
+        for thread in self.threads:
+            if thread.job is not None:
+                waiting += 1
+                thread.load = 1.0 + (thread.load - 1.0) * remembered
+        self.load = waiting + (self.load - waiting) * remembered
 
     def movable(self, now_s: float) -> Thread | None:
         """Return the thread that has waited longest since it ran last, of those that wait and are not hot any more."""

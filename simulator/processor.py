@@ -11,13 +11,13 @@ dequeue, since 6.12), even where another core idles.
 
 A thread that wakes goes on where it ran last, even where another core idles, but for a share of wakes, `moves_on_wake`: those go
 to an idle core.  On a virtual machine that share is small, since a core that has halted is one that its host may have taken away
-(`available_idle_cpu`).  For the same reason, and where no core idles, it now and then goes to the core on which the thread runs that
-wakes it, from its own that idles, too (`wake_affine`).  So threads that wake each other come and stay together, apart from one that
-always works, and a core idles while they wait for each other.  A core that falls idle takes a thread that
-waits at another now and then (since 6.18 as often as it has paid of late); one that idles looks every few ticks, a busy one more
-seldom.  A thread that has run just now is not moved.  So machines idle while threads wait (Lozi et al., "The Linux scheduler: a
-decade of wasted cores", EuroSys 2016).  The shares and times are those of the kernel, or seen in traces of its scheduler where it
-adapts them.
+(`available_idle_cpu`).  For the same reason it may go to the core on which the thread runs that wakes it, from its own that idles,
+too: where that core is less loaded, counted with the load that the thread brings (`wake_affine_weight`; a load is the part of the
+time, of late, in which there was work), and either nothing else runs there or neither of the two wakes many others (`wake_wide`:
+so a thread that serves many does not gather them).  A core that
+falls idle takes a thread that waits at another now and then (since 6.18 as often as it has paid of late); one that idles looks
+every few ticks, a busy one more seldom.  A thread that has run just now is not moved.  So machines idle while threads
+wait (Lozi et al., "The Linux scheduler: a decade of wasted cores", EuroSys 2016).
 
 An idle core takes `wake_s` to wake, which is dear on a virtual machine: a halted core must be entered again.  A job's work is
 given in seconds on a core whose neighbours idle; while other cores are busy it takes longer, by its slowdown.
@@ -33,16 +33,16 @@ from __future__ import annotations
 
 from math import ceil, inf, log2
 
-from simulator.core import NOTHING_S, PERIOD_S, TICK_S, Core, Group, Job, Thread
+from simulator.core import HALF_LIFE_S, NOTHING_S, PERIOD_S, TICK_S, Core, Group, Job, Thread
 from simulator.engine import Engine
 
 _SLICE_S = 0.0007  # of one core; of several it is longer
-_JOINS = 0.1  # of wakes from another core, unless an idle one may be used: go there (4 to 20 % in traces)
+_IMBALANCE = 1.08  # a core's load counts so much more where a thread might leave it
 _TAKES = 0.25  # of cores that fall idle while a thread waits at another that may be moved: take it
 _IDLE_TICKS = 3  # between looks of an idle core for threads that wait at others
 _BUSY_TICKS = 16  # between looks of a busy core
 _SWAP_TICKS = 32  # between cores that are both busy, one with a thread more than the other
-_HALF_LIFE_S = 0.032  # of how busy a core has been
+_HALVED_S = 1.0  # between halvings of how many other threads one has woken
 
 
 class Processor:
@@ -62,7 +62,7 @@ class Processor:
         self.cores = cores
         self._wake_s = wake_s
         self._moves_on_wake = moves_on_wake
-        self._to_move = self._to_join = self._to_take = 0.0  # wakes and chances so far, of which whole ones are due
+        self._to_move = self._to_take = 0.0  # wakes and chances so far, of which whole ones are due
         count = max(1, ceil(cores))
         self._cores = [Core(_SLICE_S * (1.0 + int(log2(min(count, 8))))) for _ in range(count)]
         self._share = 1.0  # of each core that runs a thread, that it has
@@ -70,7 +70,7 @@ class Processor:
         self._since_s = 0.0
         self._serial = 0  # of the planned event that counts; older ones are void
         self._changing = False  # jobs that have ended are being told
-        self._waker = 0  # the core on which the thread runs that wakes others
+        self._waker: Thread | None = None  # whose job has ended and leads to more
         self._groups: list[Group] = []  # those with a quota
         self._period = 0
         self._tick = 0  # the last one
@@ -98,7 +98,10 @@ class Processor:
     def _wake(self, thread: Thread) -> None:
         self._catch_up()
         if not thread.stays:
+            self._note_wake(thread)
+            self._cores[thread.core].load -= thread.load
             thread.core = self._place(thread)
+            self._cores[thread.core].load += thread.load
         core = self._cores[thread.core]
         over = core.turn_is_over(self._since_tick_s())
         idle = core.waiting == 0
@@ -128,12 +131,31 @@ class Processor:
             if self._to_move >= 1.0:
                 self._to_move -= 1.0
                 return idle[0]
-        elif waker != last:
-            self._to_join += _JOINS * (1.0 - self._moves_on_wake if idles else 1.0)
-            if self._to_join >= 1.0:
-                self._to_join -= 1.0
-                return waker
+        elif waker is not None and waker.core != last and self._joins(thread, waker):
+            return waker.core
         return last
+
+    def _joins(self, thread: Thread, waker: Thread) -> bool:
+        """Return whether a thread that wakes goes to its waker's core: the less loaded one, as it will be (`wake_affine_weight`)."""
+        here, there = self._cores[waker.core], self._cores[thread.core]
+        if here.load + thread.load >= _IMBALANCE * (there.load - thread.load):
+            return False
+        fewer, more = sorted((thread.wakes, waker.wakes))
+        cores = len(self._cores)
+        return here.waiting == 1 or fewer < cores or more < cores * fewer
+
+    def _note_wake(self, thread: Thread) -> None:
+        """Count how many different threads one wakes, and let a thread's load have faded while it slept."""
+        thread.load *= 0.5 ** ((self._engine.now_s - thread.ran_s) / HALF_LIFE_S)
+        waker = self._waker
+        if waker is None:
+            return
+        if self._engine.now_s > waker.halved_s + _HALVED_S:
+            waker.wakes >>= 1
+            waker.halved_s = self._engine.now_s
+        if waker.wakee is not thread:
+            waker.wakee = thread
+            waker.wakes += 1
 
     def _awake(self, thread: Thread) -> None:
         self._catch_up()
@@ -149,10 +171,9 @@ class Processor:
         passed_s, self._since_s = now_s - self._since_s, now_s
         if passed_s <= 0.0:
             return
-        used_s, remembered = self._share * passed_s, 0.5 ** (passed_s / _HALF_LIFE_S)
+        used_s, remembered = self._share * passed_s, 0.5 ** (passed_s / HALF_LIFE_S)
         for core in self._cores:
-            waiting = core.waiting
-            core.load = waiting + (core.load - waiting) * remembered
+            core.remember(remembered)
             thread = core.current
             if thread is not None and core.speed > 0.0:
                 thread.left_s -= core.speed * passed_s
@@ -230,6 +251,8 @@ class Processor:
 
     def _move(self, thread: Thread, source: Core, target: Core) -> None:
         source.leave(thread)
+        source.load -= thread.load
+        target.load += thread.load
         thread.core = self._cores.index(target)
         target.enter(thread)
 
@@ -277,8 +300,9 @@ class Processor:
         self._changing = True
         for thread in ended:
             assert thread.job is not None
-            self._waker = thread.core
+            self._waker = thread
             thread.job.then(*thread.job.args)
+        self._waker = None
         self._changing = False
         for thread in ended:
             if thread.jobs:

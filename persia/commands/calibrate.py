@@ -32,7 +32,7 @@ from simulator.run import simulate
 
 _POINTS, _CROWDS = 34, 20
 _FEWEST, _CROWD_FEWEST = 4, 30  # batches
-_SECONDS, _CROWD_SECONDS = 0.65, 1.1
+_SECONDS, _CROWD_SECONDS = 0.45, 0.9
 _REDUCE_CONSTANTS = ("host.reduce.overlapped_s_per_step", "host.reduce.after_backward_s_per_step")
 _PREFIXES = {"loader": "loader", "embedding_worker": "worker", "parameter_server": "server", "nn_worker": "rank"}  # of constants
 _WAITING_POINTS, _WAITING_STEPS = 9, 30  # simulated to find a wait

@@ -203,32 +203,62 @@ def test_a_thread_wakes_on_its_last_core_though_another_idles_but_for_a_share_of
     assert np.mean(moved) == pytest.approx(moves_on_wake, abs=0.03)
 
 
-@pytest.mark.parametrize(("last", "idles", "share"), [(0, False, 0.0), (1, False, 0.1), (0, True, 0.0), (1, True, 0.07)])
-def test_now_and_then_a_thread_goes_to_the_core_that_wakes_it(last: int, idles: bool, share: float) -> None:
+def _woken_on(here: int, there: int, *, rests: float = 0.0, wakes: tuple[int, int] = (0, 0), last: int = 1) -> int:
+    """Return the core on which a thread goes on that slept on core 1 (or `last`) and is woken by one that runs on core 0.
+
+    So many threads have worked on each core for 14 ticks, the waker included, before anything is balanced, those of core 1 until
+    it has rested for so many ticks; waker and sleeper have woken so many different others before.
+    """
     engine = HeapEngine()
-    processor = Processor(engine, 2.0, moves_on_wake=0.0 if last == 0 else 0.3)
-    waker, hog, sleeper = (Thread(processor.group()) for _ in range(3))
+    processor = Processor(engine, 2.0, moves_on_wake=0.0)
+    waker, sleeper = Thread(processor.group()), Thread(processor.group())
     places: list[int] = []
 
     def wake() -> None:
-        assert (waker.core, hog.core) == (0, 1) or idles
-        sleeper.core = last
+        waker.wakes, sleeper.wakes = wakes
         processor.run(sleeper, Job(0.01 * TICK_S, lambda: None))
         places.append(sleeper.core)
-        if len(places) < 100:
-            processor.run(waker, Job(3.0 * TICK_S, wake))
-        else:
-            engine.stop()
+        engine.stop()
+
+    def start(thread: Thread, core: int, ticks: float) -> None:
+        thread.core, thread.ran_s = core, engine.now_s  # one that has run before goes on where it was
+        processor.run(thread, Job(ticks * TICK_S, lambda: None))
 
     def begin() -> None:
-        processor.run(waker, Job(3.0 * TICK_S, wake))
-        if not idles:
-            processor.run(hog, Job(1000.0 * TICK_S, lambda: None))
+        for core, number in ((0, here - 1), (1, there)):
+            for _ in range(number):
+                start(Thread(processor.group()), core, 1000.0 if core == 0 or not rests else (14.0 - rests) / there)
+        sleeper.core = last
+        waker.core, waker.ran_s = 0, engine.now_s
+        processor.run(waker, Job(14.0 / here * TICK_S, wake))
 
-    processor.run(sleeper, Job(0.1 * TICK_S, lambda: None))
+    processor.run(sleeper, Job(0.01 * TICK_S, lambda: None))
     engine.call_later(0.5 * TICK_S, begin)
     engine.run()
-    assert np.mean([place != last for place in places]) == pytest.approx(share, abs=0.011)
+    return places[0]
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "core"),
+    [(1, 3, 0), (1, 1, 0), (2, 1, 1), (2, 3, 0), (1, 0, 1)],  # at equal loads its waker's core has the advantage
+)
+def test_a_thread_goes_to_the_core_that_wakes_it_where_that_is_less_loaded(here: int, there: int, core: int) -> None:
+    assert _woken_on(here, there) == core
+
+
+@pytest.mark.parametrize(("rests", "core"), [(2.0, 0), (12.0, 1)])
+def test_load_is_forgotten_in_some_ticks_so_a_core_that_has_idled_for_long_keeps_its_threads(rests: float, core: int) -> None:
+    assert _woken_on(1, 3, rests=rests) == core
+
+
+def test_a_thread_that_its_own_core_wakes_stays() -> None:
+    assert _woken_on(1, 3, last=0) == 0
+
+
+@pytest.mark.parametrize(("wakes", "core"), [((2, 2), 0), ((3, 2), 1), ((1, 4), 1), ((9, 1), 0)])
+def test_threads_do_not_gather_round_one_that_serves_many_unless_it_is_alone(wakes: tuple[int, int], core: int) -> None:
+    assert _woken_on(2, 4, wakes=wakes) == core
+    assert _woken_on(1, 4, wakes=wakes) == 0
 
 
 def _share_taken(rested: float) -> float:
