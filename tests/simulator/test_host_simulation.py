@@ -70,7 +70,7 @@ def scaled(tmp_path: Path, factor: float) -> Path:
 
 def slow_down_the_scheduler(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
     """Let the scheduler's clock and slices take `factor` times as long: they are constants of the machine as well."""
-    for module, names in {core: ("TICK_S", "_HOT_S"), processor: ("TICK_S", "_SLICE_S", "_HALF_LIFE_S")}.items():
+    for module, names in {core: ("TICK_S", "_HOT_S"), processor: ("TICK_S", "_SLICE_S", "HALF_LIFE_S", "_HALVED_S")}.items():
         for name in names:
             monkeypatch.setattr(module, name, factor * getattr(module, name))
 
