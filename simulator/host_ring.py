@@ -35,9 +35,7 @@ class Ring:
         self._adding = [Thread(rank.main.group) for rank in ranks]
         # Pieces of all steps so far: a rank may be in the next step before the rank behind it has ended this one.
         self._left = [0] * len(ranks)  # of the step that a rank is in
-        self._made = [0] * len(ranks)  # for the rank behind
-        self._asked = [0] * len(ranks)  # by the rank behind
-        self._sent = [0] * len(ranks)
+        self._unasked = [0] * len(ranks)  # pieces that are there for the rank behind; below 0 those it is ready for that are not
         self._joined: list[tuple[int, float]] = [(0, 0.0)] * len(ranks)  # batch, since when
 
     def join(self, rank: int, batch: int, since_s: float) -> None:
@@ -54,19 +52,19 @@ class Ring:
         """Say that a rank is ready for the next piece, and that its own next one is there."""
         before = (rank - 1) % len(self._moving)
         self._host.run(self._moving[before], _HEARING * self._piece_s, self._hear, before)
-        self._made[rank] += 1
-        self._send(rank)
+        self._unasked[rank] += 1
+        if self._unasked[rank] <= 0:
+            self._send(rank)
 
     def _hear(self, rank: int) -> None:
-        self._asked[rank] += 1
-        self._send(rank)
+        self._unasked[rank] -= 1
+        if self._unasked[rank] >= 0:
+            self._send(rank)
 
     def _send(self, rank: int) -> None:
-        """Send a rank's next piece, if it is there and the rank behind is ready."""
-        if self._sent[rank] < min(self._made[rank], self._asked[rank]):
-            self._sent[rank] += 1
-            behind = (rank + 1) % len(self._moving)
-            self._host.run(self._moving[behind], _MOVING * self._piece_s, self._moved, behind)
+        """Send a rank's next piece, which is there, to the rank behind, which is ready."""
+        behind = (rank + 1) % len(self._moving)
+        self._host.run(self._moving[behind], _MOVING * self._piece_s, self._moved, behind)
 
     def _moved(self, rank: int) -> None:
         self._host.run(self._adding[rank], (1.0 - _MOVING - _HEARING) * self._piece_s, self._added, rank)
