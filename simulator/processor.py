@@ -99,9 +99,7 @@ class Processor:
         self._catch_up()
         if not thread.stays:
             self._note_wake(thread)
-            self._cores[thread.core].load -= thread.load
-            thread.core = self._place(thread)
-            self._cores[thread.core].load += thread.load
+            self._settle(thread, self._place(thread))
         core = self._cores[thread.core]
         over = core.turn_is_over(self._since_tick_s())
         idle = core.waiting == 0
@@ -251,10 +249,14 @@ class Processor:
 
     def _move(self, thread: Thread, source: Core, target: Core) -> None:
         source.leave(thread)
-        source.load -= thread.load
-        target.load += thread.load
-        thread.core = self._cores.index(target)
+        self._settle(thread, self._cores.index(target))
         target.enter(thread)
+
+    def _settle(self, thread: Thread, core: int) -> None:
+        """Let a thread be of a core from now on, and its load with it."""
+        self._cores[thread.core].load -= thread.load
+        thread.core = core
+        self._cores[core].load += thread.load
 
     def _quotas_end_s(self) -> float:
         """Return in how many seconds a quota in use is used up or renewed."""

@@ -203,11 +203,12 @@ def test_a_thread_wakes_on_its_last_core_though_another_idles_but_for_a_share_of
     assert np.mean(moved) == pytest.approx(moves_on_wake, abs=0.03)
 
 
-def _woken_on(here: int, there: int, *, rests: float = 0.0, wakes: tuple[int, int] = (0, 0), last: int = 1) -> int:
+def _woken_on(here: int, there: int, *, rests: float = 0.0, wakes: tuple[int, int] = (0, 0), last: int = 1, worked: float = 0.01) -> int:
     """Return the core on which a thread goes on that slept on core 1 (or `last`) and is woken by one that runs on core 0.
 
     So many threads have worked on each core for 14 ticks, the waker included, before anything is balanced, those of core 1 until
-    it has rested for so many ticks; waker and sleeper have woken so many different others before.
+    it has rested for so many ticks; waker and sleeper have woken so many different others before, and the sleeper has worked
+    for so many ticks before all that.
     """
     engine = HeapEngine()
     processor = Processor(engine, 2.0, moves_on_wake=0.0)
@@ -228,12 +229,11 @@ def _woken_on(here: int, there: int, *, rests: float = 0.0, wakes: tuple[int, in
         for core, number in ((0, here - 1), (1, there)):
             for _ in range(number):
                 start(Thread(processor.group()), core, 1000.0 if core == 0 or not rests else (14.0 - rests) / there)
-        sleeper.core = last
         waker.core, waker.ran_s = 0, engine.now_s
         processor.run(waker, Job(14.0 / here * TICK_S, wake))
 
-    processor.run(sleeper, Job(0.01 * TICK_S, lambda: None))
-    engine.call_later(0.5 * TICK_S, begin)
+    start(sleeper, last, worked)
+    engine.call_later((int(worked) + 0.5) * TICK_S, begin)
     engine.run()
     return places[0]
 
@@ -249,6 +249,11 @@ def test_a_thread_goes_to_the_core_that_wakes_it_where_that_is_less_loaded(here:
 @pytest.mark.parametrize(("rests", "core"), [(2.0, 0), (12.0, 1)])
 def test_load_is_forgotten_in_some_ticks_so_a_core_that_has_idled_for_long_keeps_its_threads(rests: float, core: int) -> None:
     assert _woken_on(1, 3, rests=rests) == core
+
+
+def test_a_threads_own_load_is_taken_once_from_the_core_it_leaves() -> None:
+    """That core has 1.09 beside the thread's 0.27, the waker's 0.70: 0.97 is less than 1.08 times 1.09, but not than 1.08 times 0.82."""
+    assert _woken_on(1, 2, rests=2.0, worked=32.0) == 0
 
 
 def test_a_thread_that_its_own_core_wakes_stays() -> None:

@@ -149,10 +149,15 @@ def test_a_slow_machine_is_slower_by_its_pace_and_a_known_pace_narrows_the_inter
     assert same.prediction.interval.high < unknown.prediction.interval.high
 
 
-def test_what_a_process_does_behind_a_message_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    behind = speed("grid-09")
+def test_what_a_process_does_behind_a_message_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def wake_elsewhere(constant: str, each: dict[str, Any]) -> None:
+        if constant == "host.moves_on_wake":
+            each["value"] = 1.0  # who is woken has a core of its own, where that idles
+
+    apart = changed(tmp_path / "apart.yaml", wake_elsewhere)
+    behind = speed("grid-09", profile=apart)
     monkeypatch.setattr("simulator.host_jobs._AFTER", 0.0)  # all of it before what the message leads to
-    assert 1.0 < behind / speed("grid-09") < 1.1
+    assert 1.0 < behind / speed("grid-09", profile=apart) < 1.1
 
 
 @pytest.mark.parametrize(("name", "reduces"), [("grid-15", True), ("grid-14", False), ("grid-07", False)])
