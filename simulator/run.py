@@ -170,6 +170,7 @@ class _Stopper:
         progress: Progress,
     ) -> None:
         self._target = scenario.simulation.interval_target
+        self._filling_steps = scenario.staleness_permits
         self._most = scenario.simulation.max_steps if steps is None else steps
         self._automatic = steps is None
         self._samples = samples_per_step
@@ -193,17 +194,22 @@ class _Stopper:
         if not self._automatic:
             self._progress(steps / self._most)
         elif steps >= _STEPS_BEFORE_INTERVAL:
-            _, interval = measured(self._ends_s, self._samples)
+            _, interval = measured(self._ends_s, self._samples, filling_steps=self._filling_steps)
             half = (interval.high - interval.low) / (2.0 * interval.mean)
             if half <= self._target:
                 self._stop()
             self._progress(min(1.0, max(steps / self._most, (self._target / half) ** 2 if half > 0.0 else 1.0)))
 
 
-def measured(step_end_s: Sequence[float], samples_per_step: float) -> tuple[int, Interval]:
-    """Return the warm-up's length in steps, one more than a multiple of five, and the throughput after it."""
+def measured(step_end_s: Sequence[float], samples_per_step: float, *, filling_steps: int = 0) -> tuple[int, Interval]:
+    """Return the warm-up's length in steps, one more than a multiple of five, and the throughput after it.
+
+    The first `filling_steps` are warm-up whatever the gaps between steps say, if the run is long enough: with so many permits the
+    batches of these steps were looked up before any was updated, so that they are less stale than all later ones.
+    """
     gaps_s = np.diff(np.asarray(step_end_s))
-    warmup = min(warmup_length(gaps_s), max(0, len(gaps_s) - CUT_EVERY) // CUT_EVERY * CUT_EVERY)
+    filled = -(-filling_steps // CUT_EVERY) * CUT_EVERY
+    warmup = min(max(warmup_length(gaps_s), filled), max(0, len(gaps_s) - CUT_EVERY) // CUT_EVERY * CUT_EVERY)
     return warmup + 1, throughput_interval(step_end_s[warmup:], samples_per_step)
 
 
@@ -218,7 +224,9 @@ def _result(
 ) -> SimulationResult:
     recorder, cluster, batch = simulation.recorder, simulation.cluster, simulation.batch
     ranks = header.rank.world_size
-    warmup, throughput = measured(recorder.step_end_s, float(ranks * scenario.workload.batch_size))
+    warmup, throughput = measured(
+        recorder.step_end_s, float(ranks * scenario.workload.batch_size), filling_steps=header.rank.staleness_permits
+    )
     window = recorder.since(warmup)
     catalog, profile = load_catalog(), load_profile(scenario.simulation.profile)
     parts = step_parts(window, simulation, header)

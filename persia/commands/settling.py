@@ -20,4 +20,4 @@ _TIMES_UNDER_WAY = 3  # batches until no more memory is asked for than before, f
 def settling_steps(scenario: Scenario) -> int:
     """Return after how many steps rows and memory are known, when batches repeat."""
     distinct = math.ceil((scenario.workload.data.distinct_batches or 0) / scenario.ranks)
-    return _BEHIND + max(distinct, _TIMES_UNDER_WAY * (scenario.schedule.staleness_permits or 1))
+    return _BEHIND + max(distinct, _TIMES_UNDER_WAY * scenario.staleness_permits)

@@ -165,6 +165,19 @@ def test_the_warm_up_is_left_out() -> None:
     assert interval.mean == pytest.approx(8.0, rel=0.005)
 
 
+def test_steps_before_which_nothing_was_updated_are_warm_up_if_the_run_is_long_enough() -> None:
+    steady_s = [float(step) for step in range(200)]
+    assert [measured(steady_s, 8.0, filling_steps=steps)[0] for steps in (0, 1, 5, 16)] == [1, 6, 6, 21]
+    assert measured(steady_s[:12], 8.0, filling_steps=16)[0] == 6
+
+
+def test_no_measured_batch_is_fresher_than_permits_make_it() -> None:
+    """Once all of P permits are in use, a batch of R ranks is P R updates late, give or take those of one step."""
+    result = simulate(small(), overrides=(), steps=60)
+    ranks, permits = result.ranks, small().schedule.staleness_permits or 1
+    assert min(result.staleness.version.histogram) >= (permits - 2) * ranks
+
+
 def test_a_file_and_a_scenario_give_what_the_mapping_gives(tmp_path: Path) -> None:
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(small().model_dump(mode="json", by_alias=True)), encoding="utf-8")
