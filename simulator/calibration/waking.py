@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from persia.scenario import Scenario
+from simulator.parallel import parallel_map
 from simulator.run import simulate
 
 TRIED_S = (0.0, 100e-6)
@@ -22,8 +23,8 @@ def wait_s(points: Sequence[tuple[Scenario, float]], with_wait: Callable[[Scenar
     ranks; `with_wait` gives the scenario with a profile in which the figure is so large.
     """
     found = []
-    for scenario, measured_s in points:
-        low_s, high_s = (_step_s(with_wait(scenario, tried_s)) for tried_s in TRIED_S)
+    tried = parallel_map(_step_s, [with_wait(scenario, tried_s) for scenario, _ in points for tried_s in TRIED_S])
+    for (_, measured_s), low_s, high_s in zip(points, tried, tried, strict=True):
         if high_s > low_s:
             slope = (high_s - low_s) / (TRIED_S[1] - TRIED_S[0])
             found.append((TRIED_S[0] + (measured_s - low_s) / slope, slope / measured_s))
