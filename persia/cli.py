@@ -264,13 +264,11 @@ def validate(
         str | None, typer.Option("--profile", metavar="NAME|FILE", help="What predicts; without it, what `persia calibrate` measured here.")
     ] = None,
     only: Annotated[str | None, typer.Option("--only", metavar="NAME,...", help="Only these cases.")] = None,
-    seconds: Annotated[
-        float, typer.Option("--seconds", metavar="S", help="Measure a case for at most so many seconds of training.")
-    ] = 12.0,
+    seconds: Annotated[float, typer.Option("--seconds", metavar="S", help="Measure a case for at most so many seconds of training.")] = 9.0,
     target: Annotated[
         float, typer.Option("--target", metavar="PCT", help="Stop when the 95 % interval is within so many per cent of the mean.")
     ] = 3.0,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, max=100, help="Run a case at least so often.")] = 2,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, max=100, help="Run a case at least so often.")] = 3,
     device: Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="Where the dense network is trained.")] = "cpu",
     overrides: Overrides = None,
     report: Annotated[bool, typer.Option("--report", help="Write the page and its figures into a run directory.")] = False,

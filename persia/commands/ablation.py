@@ -10,9 +10,10 @@ from statistics import fmean
 
 import yaml
 
+from persia.commands.drift import Drift
 from persia.scenario import Scenario, load_profile
 from simulator.host_costs import STAGE_OF_ROLE, sleep_cost
-from simulator.validation.predict import at_pace, predict
+from simulator.validation.predict import predict_at_pace
 from simulator.validation.result import Ablation, CaseResult, Validation
 
 ScenarioOf = Callable[[CaseResult, Sequence[str]], Scenario]
@@ -21,7 +22,7 @@ _STEPS = 60  # enough to see what a piece is worth
 _SLEEP = tuple(map(sleep_cost, STAGE_OF_ROLE.values()))
 _OVERHEAD = ("s_per_batch", "s_per_server", "s_per_request", "s_per_message", "s_per_meeting_message", "wake_s", *_SLEEP)
 _ANYWHERE = {"host.moves_on_wake": 1.0}
-_CROWDING = {"_fixed": 1.0, "_sized": 1.0, "_per_footprint": 0.0, "_per_other_ranks": 0.0}
+_CROWDING = {"_fixed": 1.0, "_sized": 1.0, "_per_footprint": 0.0, "_per_other_ranks": 0.0, "_per_traffic": 0.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +47,8 @@ LEFT_OUT = (
 
 def predict_again(validation: Validation, scenario_of: ScenarioOf, profile: Path) -> Validation:
     """Return the validation with every measured case predicted from this profile."""
-    cases = [_predicted(case, scenario_of, [f"simulation.profile={profile}"]) for case in validation.cases]
+    drift = Drift.of(validation.references, str(profile))
+    cases = _again(validation.cases, scenario_of, [f"simulation.profile={profile}"], drift)
     return replace(validation, cases=cases, profile=load_profile(str(profile)).name)
 
 
@@ -55,25 +57,21 @@ def ablate(validation: Validation, scenario_of: ScenarioOf, profile: Path) -> li
 
     The training of the dense network keeps its constant time: it is no overhead of a command.
     """
-    rows = []
+    rows, drift = [], Drift.of(validation.references, str(profile))
     with tempfile.TemporaryDirectory() as place:
         for number, piece in enumerate(LEFT_OUT):
             changed = Path(place) / f"without-{number}.yaml"
             changed.write_text(_changed(profile, piece.constants), encoding="utf-8")
             settings = [f"simulation.profile={changed}", f"simulation.steps={_STEPS}", *piece.overrides]
-            errors = [abs(error) for case in validation.cases if (error := _predicted(case, scenario_of, settings).error_pct) is not None]
+            cases = _again(validation.cases, scenario_of, settings, drift)
+            errors = [abs(error) for case in cases if (error := case.error_pct) is not None]
             if errors:
                 rows.append(Ablation(name=piece.name, mape_pct=fmean(errors), max_error_pct=max(errors)))
     return rows
 
 
-def _predicted(case: CaseResult, scenario_of: ScenarioOf, settings: Sequence[str]) -> CaseResult:
-    """Return a case predicted anew where it has been measured."""
-    if case.measured is None:
-        return case
-    scenario = at_pace(scenario_of(case, settings), case.memory_s)
-    simulated, interval, _ = predict(scenario)
-    return replace(case, simulated=simulated, predicted=interval, pace=scenario.simulation.pace)
+def _again(cases: Sequence[CaseResult], scenario_of: ScenarioOf, settings: Sequence[str], drift: Drift) -> list[CaseResult]:
+    return predict_at_pace(cases, lambda case: scenario_of(case, settings), drift.slower)
 
 
 def _changed(profile: Path, constants: Mapping[str, float]) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -14,8 +13,7 @@ from persia.commands.exits import ExitCode, Failure, note
 from persia.commands.fingerprint import core_quota, machine_facts
 from persia.commands.output import print_json, print_text
 from persia.commands.progress import progress_bar
-from persia.commands.rigging import measure_point
-from persia.runtime.attempt import RunFailed
+from persia.commands.rigging import CROWDS, POINTS, measure_point, rig_failures
 from persia.runtime.interrupts import Interrupts
 from persia.runtime.rig import Measured, Rig, open_rig
 from persia.runtime.rig_pieces import draw_seconds_per_id, gather_seconds, share_of_wakes_that_move
@@ -27,15 +25,15 @@ from simulator.calibration.machine import Machine, fit_machine
 from simulator.calibration.store import Calibrated, default_profile_path, read_points, write_points, write_profile
 from simulator.calibration.waking import wait_s
 from simulator.host_costs import REDUCTIONS, quantities, reduces
+from simulator.parallel import parallel_map
 from simulator.result import SimulationResult
 from simulator.run import simulate
 
-_POINTS, _CROWDS = 34, 20
 _FEWEST, _CROWD_FEWEST = 4, 30  # batches
 _SECONDS, _CROWD_SECONDS = 0.45, 0.9
 _REDUCE_CONSTANTS = ("host.reduce.overlapped_s_per_step", "host.reduce.after_backward_s_per_step")
 _PREFIXES = {"loader": "loader", "embedding_worker": "worker", "parameter_server": "server", "nn_worker": "rank"}  # of constants
-_WAITING_POINTS, _WAITING_STEPS = 9, 30  # simulated to find a wait
+_WAITING_POINTS, _WAITING_STEPS = 14, 30  # simulated to find a wait
 _COUNTED_STEPS = 15  # simulated to find which work is done beside busy cores, and how often threads sleep
 _WAKE = "host.wake_s"
 
@@ -59,8 +57,8 @@ def run(*, out: Path | None, as_json: bool, batch_sizes: Sequence[int] | None, a
     earlier = _earlier(points_path) if add and points_path.is_file() else []
     with Interrupts() as interrupts, progress_bar("calibrating") as progress:
         moves = share_of_wakes_that_move()
-        with open_rig(interrupts) as rig, _rig_failures():
-            findings = _measure_points(rig, points(_POINTS, batch_sizes), crowds(_CROWDS, batch_sizes), progress)
+        with open_rig(interrupts) as rig, rig_failures():
+            findings = _measure_points(rig, points(POINTS, batch_sizes), crowds(CROWDS, batch_sizes), progress)
         extra = {
             **_gathering(),
             "host.loader.draw_s_per_id": draw_seconds_per_id(),
@@ -90,14 +88,6 @@ def _earlier(path: Path) -> list[PointTimes]:
     except (KeyError, TypeError, ValueError) as error:
         said = f"{path} does not hold what this version of persia calibrate measures: {error!r}. Calibrate once without --add."
         raise Failure(ExitCode.USAGE, said) from error
-
-
-@contextmanager
-def _rig_failures() -> Iterator[None]:
-    try:
-        yield
-    except RunFailed as error:
-        raise Failure(ExitCode.ENVIRONMENT, f"this machine could not be measured: {error}") from error
 
 
 def _calibrated(measured: Sequence[PointTimes], machine: Machine, findings: _Findings, extra: Mapping[str, float]) -> Calibrated:
@@ -212,7 +202,7 @@ def _with_counts(calibrated: Calibrated, findings: _Findings, paces: Sequence[fl
             _simulated(scenario, profile=str(profile), pace=pace, steps=_COUNTED_STEPS)
             for scenario, pace in zip(findings.scenarios, paces, strict=True)
         ]
-        return [_counted(point, simulate(scenario)) for scenario, point in zip(scenarios, findings.now, strict=True)]
+        return [_counted(point, result) for point, result in zip(findings.now, parallel_map(simulate, scenarios), strict=True)]
 
 
 def _counted(point: PointTimes, result: SimulationResult) -> PointTimes:

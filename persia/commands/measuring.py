@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -44,17 +44,20 @@ class TooSlow(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealRun:
-    """What one run says: `gaps_s` between its steps in the measured window, histograms of staleness, spans of the window.
+    """What one run says: `gaps_s` between its steps in the measured window, histograms of staleness, mean seconds by stage.
 
-    `memory_s` is what the memory probe's reads took in it.
+    `timeline` are the spans of a few successive batches; `memory_s` is what the memory probe's reads took in the window, `at_s`
+    its middle in seconds since the epoch.
     """
 
     samples_per_s: Interval
     gaps_s: Sequence[float]
     version: Counter[int]
     in_flight: Counter[int]
-    spans: Sequence[Span]
+    stages_s: Mapping[str, float]
+    timeline: Sequence[Span]
     memory_s: float
+    at_s: float
     facts: dict[str, Any]
 
     @property
@@ -81,7 +84,7 @@ def planned(scenario: Scenario, samples_per_s: float, seconds: float) -> Scenari
 
 def last_steps(scenario: Scenario) -> int:
     """Return the steps at the end in which nothing is looked up any more: those are left out, too."""
-    return scenario.schedule.staleness_permits or 1
+    return scenario.staleness_permits
 
 
 def run_real(
@@ -139,8 +142,10 @@ def _measure(scenario: Scenario, outcome: Outcome, memory: MemoryProbe, attempt:
         gaps_s=[end_s - start_s for start_s, end_s in pairwise(ends_s)],
         version=version,
         in_flight=in_flight_at_lookups(lookups, pushes, ends_s[0], ends_s[-1]),
-        spans=spans,
+        stages_s=stages(spans),
+        timeline=_timeline(spans, ranks),
         memory_s=memory.mean_s(outcome.began_at_s + ends_s[0], outcome.began_at_s + ends_s[-1]),
+        at_s=outcome.began_at_s + 0.5 * (ends_s[0] + ends_s[-1]),
         facts=shared_facts(result),
     )
 
@@ -162,7 +167,7 @@ def _records(attempt: Path) -> Iterator[Record]:
         yield from read_trace(path)
 
 
-def measured_world(runs: Sequence[RealRun], ranks: int) -> World:
+def measured_world(runs: Sequence[RealRun]) -> World:
     """Return the runs of one case, at least one, as one world."""
     gaps_s = [gap for run in runs for gap in run.gaps_s]
     version = sum((run.version for run in runs), Counter())
@@ -172,18 +177,18 @@ def measured_world(runs: Sequence[RealRun], ranks: int) -> World:
         step_time_s=step_time(list(accumulate(gaps_s, initial=0.0))),
         version=staleness_from_histogram({value: float(count) for value, count in version.items()} or {0: 1.0}),
         in_flight=staleness_from_histogram({value: float(count) for value, count in in_flight.items()} or {0: 1.0}),
-        stages_s=mean_stages([stages(run.spans) for run in runs]),
-        spans=some_spans(runs[0].spans, ranks),
+        stages_s=mean_stages([run.stages_s for run in runs]),
+        spans=runs[0].timeline,
         facts=runs[-1].facts,
     )
 
 
-def mean_stages(runs: Sequence[dict[str, float]]) -> dict[str, float]:
+def mean_stages(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return the mean over runs of every stage that all of them have."""
     return {stage: sum(run[stage] for run in runs) / len(runs) for stage in runs[0] if all(stage in run for run in runs)}
 
 
-def some_spans(spans: Sequence[Span], ranks: int) -> list[Span]:
+def _timeline(spans: Sequence[Span], ranks: int) -> list[Span]:
     """Return the spans of a few successive batches of rank 0 in the middle of the window."""
     steps = sorted({span.batch // ranks for span in spans if span.batch % ranks == 0})
     middle = max(0, len(steps) // 2 - TIMELINE_STEPS // 2)

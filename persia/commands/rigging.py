@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 
+from persia.commands.exits import ExitCode, Failure
 from persia.commands.settling import SETTLING_S, settling_steps
 from persia.commands.simulate import resolved_yaml
+from persia.runtime.attempt import RunFailed
 from persia.runtime.rig import Measured, Rig
 from persia.scenario import Scenario, load_scenario
 from simulator.calibration.design import Point
 
+POINTS, CROWDS = 34, 20  # of a calibration
 _DISTINCT_BATCHES = 8
 
 
@@ -33,3 +37,12 @@ def measure_point(rig: Rig, point: Point, *, crowded: bool, batches: int, second
         seconds=seconds,
     )
     return scenario, measured
+
+
+@contextmanager
+def rig_failures() -> Iterator[None]:
+    """Turn what goes wrong on the rig into a Failure."""
+    try:
+        yield
+    except RunFailed as error:
+        raise Failure(ExitCode.ENVIRONMENT, f"this machine could not be measured: {error}") from error

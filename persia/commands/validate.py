@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from persia.commands.ablation import ablate, predict_again
 from persia.commands.exits import ExitCode, Failure, note
@@ -72,7 +73,7 @@ def run(asked: Asked) -> ExitCode:
     setting = Setting(overrides=asked.overrides, profile=profile, options=Options(device=asked.device, save=False), limits=asked.limits)
 
     def measure(keep: Keep) -> Validation:
-        with _bar([case.name for case in cases]) as show:
+        with _bar() as show:
             validation = validate_cases(cases, setting, kind=kind, machine=machine_facts(), seed=seed, show=show, keep=keep)
         return _ablated(validation, asked, profile)
 
@@ -166,6 +167,9 @@ def _cases(asked: Asked) -> tuple[str, list[Case], int | None]:
         cases = grid()
     else:
         cases = [Case(name=load_scenario(source).name, settings={}, base=source) for source in asked.sources]
+        for name, often in Counter(case.name for case in cases).items():
+            if often > 1:
+                raise Failure(ExitCode.USAGE, f"{often} of the scenarios are named {name}: give each a name of its own.")
     return kinds[0].removeprefix("--"), _only(cases, asked.only), seed
 
 
@@ -208,20 +212,16 @@ def _directory(asked: Asked) -> AbstractContextManager[RunDirectory | None]:
 
 
 @contextmanager
-def _bar(names: Sequence[str]) -> Iterator[Show]:
+def _bar() -> Iterator[Show]:
     """Give a function that moves the bar over all cases and says what happens in the present one."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
         TextColumn("{task.fields[said]}"),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(names[0], total=len(names), said="starting")
-
-        def show(number: int, said: str, fraction: float) -> None:
-            bar.update(task, description=names[number], completed=number + fraction, said=said)
-
-        yield show
+        task = bar.add_task("validating", total=1.0, said="simulating")
+        yield lambda name, said, done: bar.update(task, description=name, completed=done, said=said)

@@ -2,42 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from persia.scenario import Scenario, load_profile
 from persia.trace import Span
 from simulator.host_costs import is_crowded, memory_pace
+from simulator.parallel import parallel_map
 from simulator.result import Interval, SimulationResult
 from simulator.run import simulate
-from simulator.validation.result import World
+from simulator.validation.result import CaseResult, World
 
 SHARED_KEYS = ("scenario", "digest", "seed", "mode", "utilisation", "bottleneck", "memory", "cost", "events", "wall_s")
 _TRAIN = frozenset({"host work", "forward + backward", "all-reduce", "optimizer"})  # what a real rank does as one command
 
 
-def predict(scenario: Scenario) -> tuple[World, Interval, SimulationResult]:
-    """Simulate a scenario; return it as a world, the 90 % interval of its throughput, and the result itself.
+def predict(scenario: Scenario) -> tuple[World, Interval]:
+    """Simulate a scenario; return it as a world, and the 90 % interval that should hold the measured throughput, in samples/s.
 
     Raises:
         Infeasible: the scenario cannot run.
     """
     result = simulate(scenario)
-    return simulated_world(result), predicted_interval(result), result
+    return simulated_world(result), result.throughput.samples_per_s if result.prediction is None else result.prediction.interval
 
 
-def at_pace(scenario: Scenario, memory_s: float | None) -> Scenario:
-    """Return the scenario at the pace that the memory probe tells of; nothing is known of it where the profile was not calibrated."""
+def predict_at_pace(
+    cases: Sequence[CaseResult], scenario_of: Callable[[CaseResult], Scenario], slower: Callable[[CaseResult, Scenario], float]
+) -> list[CaseResult]:
+    """Return the cases, those that have been measured predicted at the pace that the machine had meanwhile.
+
+    `slower` tells how many times longer work took than at the calibration, beside what the memory probe tells.
+
+    Raises:
+        Infeasible: one of them cannot run.
+    """
+    measured = [case for case in cases if case.measured is not None]
+    scenarios = [
+        at_pace(scenario, case.memory_s, slower(case, scenario))
+        for case, scenario in zip(measured, map(scenario_of, measured), strict=True)
+    ]
+    predictions = zip(scenarios, parallel_map(predict, scenarios), strict=True)
+    predicted = {
+        case.name: replace(case, simulated=world, predicted=interval, pace=scenario.simulation.pace)
+        for case, (scenario, (world, interval)) in zip(measured, predictions, strict=True)
+    }
+    return [predicted.get(case.name, case) for case in cases]
+
+
+def at_pace(scenario: Scenario, memory_s: float | None, slower: float = 1.0) -> Scenario:
+    """Return the scenario at the pace that the memory probe tells of, and so many times slower.
+
+    Nothing is known of it where the profile was not calibrated.
+    """
     profile = load_profile(scenario.simulation.profile)
     if memory_s is None or "host.memory_s" not in profile:
         return scenario
-    pace = memory_pace(profile, memory_s, crowded=is_crowded(scenario))
+    pace = memory_pace(profile, memory_s, crowded=is_crowded(scenario)) * slower
     return scenario.model_copy(update={"simulation": scenario.simulation.model_copy(update={"pace": pace})})
-
-
-def predicted_interval(result: SimulationResult) -> Interval:
-    """Return the interval that should hold the measured throughput with 90 %, in samples/s."""
-    return result.throughput.samples_per_s if result.prediction is None else result.prediction.interval
 
 
 def simulated_world(result: SimulationResult) -> World:

@@ -45,7 +45,7 @@ class World:
 class Repeat:
     """One real run of a case: its throughput, steps and seconds after the warm-up; what disturbed it; whether it counts.
 
-    `memory_s` is what the memory probe's reads took meanwhile; None where it is not known.
+    `memory_s` is what the memory probe's reads took meanwhile, `at_s` its middle in seconds since the epoch; None where not known.
     """
 
     samples_per_s: Interval
@@ -54,6 +54,21 @@ class Repeat:
     noise: Noise
     used: bool
     memory_s: float | None = None
+    at_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """A point of the calibration, measured between the cases: its settings, when, from batch to batch, and the memory probe's reads.
+
+    `crowded`: several batches are under way at once; `at_s` is in seconds since the epoch.
+    """
+
+    settings: Sequence[str]
+    crowded: bool
+    at_s: float
+    step_s: float
+    memory_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +76,7 @@ class CaseResult:
     """One case; where it could not be run, `failure` says why and a world is missing.
 
     `predicted` is the simulation's 90 % interval of the throughput, its inputs' uncertainty included; `pace` is how many times
-    longer work took than at the calibration, as the memory probe has told.
+    longer work took than at the calibration, as the memory probe and references have told.
     """
 
     name: str
@@ -172,7 +187,7 @@ class Summary:
 class Validation:
     """All cases of one validation, with what they were run on and predicted from.
 
-    `kind` says which cases: `grid`, `random` or `scenarios`; `seed` is the draw's.
+    `kind` says which cases: `grid`, `random` or `scenarios`; `seed` is the draw's; `references` were measured between them.
     """
 
     kind: str
@@ -183,6 +198,7 @@ class Validation:
     seed: int | None = None
     command: str = ""
     ablation: Sequence[Ablation] = ()
+    references: Sequence[Reference] = ()
 
     @property
     def summary(self) -> Summary:

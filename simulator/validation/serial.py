@@ -9,7 +9,7 @@ from typing import Any
 from persia.trace import Span
 from simulator.result import Interval, Staleness, StepTime
 from simulator.validation.noise import Noise
-from simulator.validation.result import Ablation, CaseResult, Repeat, Validation, World
+from simulator.validation.result import Ablation, CaseResult, Reference, Repeat, Validation, World
 
 SCHEMA_VERSION = 1
 
@@ -30,6 +30,7 @@ def to_json(validation: Validation) -> dict[str, Any]:
         "misses": validation.misses,
         "cases": [_case(case, spans=case.name in shown) for case in validation.cases],
         "ablation": [asdict(row) for row in validation.ablation],
+        "references": [asdict(each) for each in validation.references],
     }
 
 
@@ -88,6 +89,7 @@ def from_json(data: Mapping[str, Any]) -> Validation:
         command=data["command"],
         cases=[_read_case(case) for case in data["cases"]],
         ablation=[Ablation(**row) for row in data["ablation"]],
+        references=[Reference(**row) for row in data.get("references", ())],
     )
 
 
@@ -114,6 +116,7 @@ def _read_repeat(data: Mapping[str, Any]) -> Repeat:
         noise=Noise(**data["noise"]),
         used=data["used"],
         memory_s=data.get("memory_s"),
+        at_s=data.get("at_s"),
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from persia.commands.exits import ExitCode
 from persia.trace import Span
+from simulator.validation.cases import grid
 from simulator.validation.serial import to_json
 from tests.conftest import Persia
 from tests.reports.sample_validation import sample_validation
@@ -35,6 +36,7 @@ TINY = (
         (["--random", "0", *PROFILE], "--random 0"),
         (["--published", "--grid"], "give it alone"),
         (["no-such-scenario", *PROFILE], "no-such-scenario"),
+        (["emulated-8", "emulated-8", *PROFILE], "2 of the scenarios are named emulated-8"),
         (["--grid", "--set", "workload.batch_sise=3", *PROFILE], "batch_size"),
         (["--from", "nothing.json"], "nothing.json"),
     ],
@@ -113,6 +115,44 @@ def test_one_case_for_real(persia: Persia) -> None:
     assert case["repeats"][0]["noise"].keys() == {"steal_fraction", "foreign_fraction"}
     assert case["repeats"][0]["memory_s"] > 0.0
     assert all(repeat["steps"] >= 10 for repeat in case["repeats"])
+
+
+@pytest.mark.slow
+def test_runs_go_round_all_cases_and_each_is_kept() -> None:
+    pytest.importorskip("torch")
+    validation = pytest.importorskip("persia.commands.validation", exc_type=ImportError)
+    coordinator = pytest.importorskip("persia.runtime.coordinator", exc_type=ImportError)
+    cases = [case for case in grid() if case.name in ("grid-18", "grid-24")]
+    setting = validation.Setting(
+        overrides=TINY,
+        profile=PROFILE[1],
+        options=coordinator.Options(device="cpu", save=False),
+        limits=validation.Limits(seconds=1.0, repeats=2, target=0.9),
+    )
+    runs: list[str] = []
+    kept: list[list[int]] = []
+    fractions: list[float] = []
+
+    def show(name: str, said: str, fraction: float) -> None:
+        fractions.append(fraction)
+        if said.startswith("run") and (not runs or runs[-1] != name):
+            runs.append(name)
+
+    found = validation.validate_cases(
+        cases,
+        setting,
+        kind="grid",
+        machine={},
+        seed=None,
+        show=show,
+        keep=lambda so_far: kept.append([len(each.repeats) for each in so_far.cases]),
+    )
+    assert runs[:4] == ["grid-18", "grid-24", "grid-18", "grid-24"]
+    assert kept[:4] == [[1], [1, 1], [2, 1], [2, 2]]
+    assert fractions == sorted(fractions)
+    assert fractions[0] >= 0.0
+    assert fractions[-1] <= 1.0
+    assert all(case.worlds is not None and not case.failure for case in found.cases)
 
 
 def test_a_scenario_of_ones_own_is_given_again_to_predict_it_anew(persia: Persia, tmp_path: Path) -> None:
