@@ -24,6 +24,7 @@ _ID_BYTES, _OFFSET_BYTES, _KEY_BYTES, _FLOAT_BYTES = 8.0, 4.0, 8.0, 4.0
 _FIXED = ("batch", "server", "message", "request", "meeting_message")  # what a constant is paid per, however much a batch holds
 _L2_VALUES = 131_072.0  # float32 values that half a megabyte of cache holds
 _CACHED_BYTES = 2e6  # of a batch, that cores' own caches hold from stage to stage, about
+_BUSY_MEMORY = 2e8  # bytes of rows a second that ask for half of the bandwidth: amid those of a calibration's crowded points
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,9 +237,10 @@ def sleep_terms(stage: str, q: Quantities) -> Terms:
     return {f"{prefix}_per_batch": 1.0, f"{prefix}_per_server": servers, f"{prefix}_per_exchange": servers if q.dense_on_servers else 0.0}
 
 
-def crowd_exponents(stage: str) -> tuple[str, str]:
-    """Return the constants that say how much more a crowded stage follows a batch's footprint, and the share of other ranks."""
-    return f"host.crowd.{_identifier(stage)}_per_footprint", f"host.crowd.{_identifier(stage)}_per_other_ranks"
+def crowd_exponents(stage: str) -> tuple[str, str, str]:
+    """Return the constants that say how a stage that is crowded follows a batch's footprint, the share of other ranks, and the traffic."""
+    prefix = f"host.crowd.{_identifier(stage)}"
+    return f"{prefix}_per_footprint", f"{prefix}_per_other_ranks", f"{prefix}_per_traffic"
 
 
 def condition_exponents(stage: str) -> tuple[str, str]:
@@ -268,12 +270,22 @@ def crowd_terms(constants: Constants, q: Quantities) -> dict[str, dict[str, floa
 
 def slowdowns(profile: Constants, q: Quantities) -> dict[str, float]:
     """Return for each stage how many times longer a batch takes beside busy cores than beside idle ones."""
-    larger, found = footprint(q) - profile["host.footprint"], {}
+    larger, walked, found = footprint(q) - profile["host.footprint"], traffic(profile, q), {}
     for stage, terms in crowd_terms(profile, q).items():
         factor = stage_seconds(profile, terms) / (sum(terms.values()) or 1.0)
-        of_footprint, of_ranks = (profile[name] for name in crowd_exponents(stage))
-        found[stage] = factor * exp(of_footprint * larger + of_ranks * other_ranks(q))
+        of_footprint, of_ranks, of_traffic = (profile[name] for name in crowd_exponents(stage))
+        found[stage] = factor * exp(of_footprint * larger + of_ranks * other_ranks(q) + of_traffic * walked)
     return found
+
+
+def traffic(constants: Constants, q: Quantities) -> float:
+    """Return how much of the memory's bandwidth a batch's rows ask for, 0..1: cores share it, and one waits for what another reads.
+
+    It grows with the bytes of all rows that pooling walks through, for each second that the batch's work takes beside idle cores,
+    and less so where they are many already, as the utilisation of anything shared does.
+    """
+    walked = _FLOAT_BYTES * q.id_values / sum(stage_seconds(constants, terms) for terms in stage_terms(q).values())
+    return walked / (walked + _BUSY_MEMORY)
 
 
 def other_ranks(q: Quantities) -> float:
@@ -311,7 +323,7 @@ def reduces(scenario: Scenario) -> bool:
 
 def is_crowded(scenario: Scenario) -> bool:
     """Return whether several batches are under way at once."""
-    return scenario.ranks > 1 or (scenario.schedule.mode != "sync" and (scenario.schedule.staleness_permits or 1) > 1)
+    return scenario.ranks > 1 or scenario.staleness_permits > 1
 
 
 def memory_pace(profile: Constants, memory_s: float, *, crowded: bool) -> float:

@@ -32,6 +32,7 @@ from simulator.host_costs import (
     pace_exponents,
     sleep_cost,
     sleep_terms,
+    traffic,
 )
 
 _BUSY_LEAST = 0.3  # of the other cores
@@ -110,7 +111,7 @@ def _fit_crowded(points: Sequence[PointTimes], crowded: Sequence[int], usual: Us
     found = crowd_equations(those, constants, [paces[number] for number in crowded], cores)
     factors, told = fit_all(
         found,
-        [_of_what_is_crowded(point, cores, usual) for point in those],
+        [_of_what_is_crowded(point, cores, usual, constants) for point in those],
         exponents={stage: [each[stage] for each in exponents] for stage in found},
         about_one=[name for stage in found for name in crowd_factors(stage)],
     )
@@ -124,7 +125,7 @@ def _fit_crowded(points: Sequence[PointTimes], crowded: Sequence[int], usual: Us
     return Machine(fitted=fitted, constants={**alone.constants, **more}, paces=paces)
 
 
-def _of_what_is_crowded(point: PointTimes, cores: float, usual: Usual) -> tuple[float, float]:
-    """Return how far a point's footprint is from the usual one, and the share of other ranks, of the part of its work that is crowded."""
-    busy = others_busy(point, cores)
-    return busy * usual.larger(point), busy * other_ranks(point.quantities)
+def _of_what_is_crowded(point: PointTimes, cores: float, usual: Usual, constants: Constants) -> tuple[float, float, float]:
+    """Return how far a point's footprint is from the usual one, the share of other ranks, and the traffic, as far as it is crowded."""
+    busy, q = others_busy(point, cores), point.quantities
+    return busy * usual.larger(point), busy * other_ranks(q), busy * traffic(constants, q)

@@ -217,8 +217,8 @@ def conditions(footprint: float, *, sensitive: bool) -> dict[str, float]:
     found |= {"host.memory_exponent": 0.8, ARITHMETIC_EXPONENT: 0.2 if sensitive else 1.0}
     for stage in stage_terms(drawn(1)[0]):
         memory, size = condition_exponents(stage)
-        of_stage = (1.0, 0.0, 0.0, 0.0) if not sensitive else (0.9, 0.1, 0.2, 0.3) if stage == "train" else (1.0, 0.4, 0.2, 0.1)
-        found |= dict(zip((memory, size, *crowd_exponents(stage)), of_stage, strict=True))
+        of_stage = (0.9, 0.1, 0.2, 0.3, 0.4) if stage == "train" else (1.0, 0.4, 0.2, 0.1, 0.2)
+        found |= dict(zip((memory, size, *crowd_exponents(stage)), of_stage if sensitive else (1.0, 0.0, 0.0, 0.0, 0.0), strict=True))
     for stage in ROLE_OF_STAGE:
         found |= sleep_constants(stage)
     return found
