@@ -150,7 +150,7 @@ def test_runs_go_round_all_cases_and_each_is_kept() -> None:
     assert runs[:4] == ["grid-18", "grid-24", "grid-18", "grid-24"]
     counts = [sum(each) for each in kept]
     assert counts == sorted(counts)  # a run that is far slower than predicted is planned anew, and counts for none
-    assert kept[-1] == [2, 2]
+    assert all(2 <= number <= 4 for number in kept[-1])
     assert fractions == sorted(fractions)
     assert fractions[0] >= 0.0
     assert fractions[-1] <= 1.0
