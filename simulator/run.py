@@ -91,6 +91,11 @@ def simulate(
     return _combine(runs)
 
 
+def seconds_of_batch(scenario: Scenario) -> float:
+    """Simulate a scenario; return the seconds from one batch to the next of all ranks."""
+    return scenario.workload.batch_size / simulate(scenario).throughput.samples_per_s.mean
+
+
 def _part_of(progress: Progress | None, index: int, count: int) -> Progress:
     return (lambda fraction: None) if progress is None else (lambda fraction: progress((index + fraction) / count))
 
@@ -224,9 +229,8 @@ def _result(
 ) -> SimulationResult:
     recorder, cluster, batch = simulation.recorder, simulation.cluster, simulation.batch
     ranks = header.rank.world_size
-    warmup, throughput = measured(
-        recorder.step_end_s, float(ranks * scenario.workload.batch_size), filling_steps=header.rank.staleness_permits
-    )
+    samples_per_step = float(ranks * scenario.workload.batch_size)
+    warmup, throughput = measured(recorder.step_end_s, samples_per_step, filling_steps=scenario.staleness_permits)
     window = recorder.since(warmup)
     catalog, profile = load_catalog(), load_profile(scenario.simulation.profile)
     parts = step_parts(window, simulation, header)

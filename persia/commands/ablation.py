@@ -45,19 +45,18 @@ LEFT_OUT = (
 )
 
 
-def predict_again(validation: Validation, scenario_of: ScenarioOf, profile: Path) -> Validation:
-    """Return the validation with every measured case predicted from this profile."""
-    drift = Drift.of(validation.references, str(profile))
+def predict_again(validation: Validation, scenario_of: ScenarioOf, profile: str, drift: Drift) -> Validation:
+    """Return the validation with every measured case predicted from this profile, at the pace that the machine had."""
     cases = _again(validation.cases, scenario_of, [f"simulation.profile={profile}"], drift)
-    return replace(validation, cases=cases, profile=load_profile(str(profile)).name)
+    return replace(validation, cases=cases, profile=load_profile(profile).name)
 
 
-def ablate(validation: Validation, scenario_of: ScenarioOf, profile: Path) -> list[Ablation]:
+def ablate(validation: Validation, scenario_of: ScenarioOf, profile: Path, drift: Drift) -> list[Ablation]:
     """Return the errors with each piece of physics left out; the first row leaves out nothing.
 
     The training of the dense network keeps its constant time: it is no overhead of a command.
     """
-    rows, drift = [], Drift.of(validation.references, str(profile))
+    rows = []
     with tempfile.TemporaryDirectory() as place:
         for number, piece in enumerate(LEFT_OUT):
             changed = Path(place) / f"without-{number}.yaml"

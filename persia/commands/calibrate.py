@@ -13,7 +13,7 @@ from persia.commands.exits import ExitCode, Failure, note
 from persia.commands.fingerprint import core_quota, machine_facts
 from persia.commands.output import print_json, print_text
 from persia.commands.progress import progress_bar
-from persia.commands.rigging import CROWDS, POINTS, measure_point, rig_failures
+from persia.commands.rigging import CROWDS, POINTS, measure_point
 from persia.runtime.interrupts import Interrupts
 from persia.runtime.rig import Measured, Rig, open_rig
 from persia.runtime.rig_pieces import draw_seconds_per_id, gather_seconds, share_of_wakes_that_move
@@ -57,7 +57,7 @@ def run(*, out: Path | None, as_json: bool, batch_sizes: Sequence[int] | None, a
     earlier = _earlier(points_path) if add and points_path.is_file() else []
     with Interrupts() as interrupts, progress_bar("calibrating") as progress:
         moves = share_of_wakes_that_move()
-        with open_rig(interrupts) as rig, rig_failures():
+        with open_rig(interrupts) as rig:
             findings = _measure_points(rig, points(POINTS, batch_sizes), crowds(CROWDS, batch_sizes), progress)
         extra = {
             **_gathering(),

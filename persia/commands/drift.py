@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from itertools import cycle
 from math import exp, log
 
-from persia.commands.rigging import CROWDS, POINTS, measure_point, rig_failures, rig_scenario
+from persia.commands.rigging import CROWDS, POINTS, measure_point, rig_scenario
 from persia.runtime.rig import Rig
 from persia.scenario import Scenario
 from simulator.calibration.design import crowds, points
 from simulator.host_costs import is_crowded
 from simulator.parallel import parallel_map
-from simulator.run import simulate
+from simulator.run import seconds_of_batch
 from simulator.validation.predict import at_pace
 from simulator.validation.result import CaseResult, Reference
 
@@ -51,8 +51,7 @@ class References:
 
     def _measure(self, *, crowded: bool) -> None:
         point = next(self._points[crowded])
-        with rig_failures():
-            _, measured = measure_point(self._rig, point, crowded=crowded, batches=_BATCHES[crowded], seconds=_SECONDS[crowded])
+        _, measured = measure_point(self._rig, point, crowded=crowded, batches=_BATCHES[crowded], seconds=_SECONDS[crowded])
         at_s = time.time() - 0.5 * measured.batches * measured.step_s
         self.found.append(
             Reference(settings=point.overrides, crowded=crowded, at_s=at_s, step_s=measured.step_s, memory_s=measured.memory_s)
@@ -72,7 +71,7 @@ class Drift:
             at_pace(rig_scenario([*each.settings, f"simulation.profile={profile}", f"simulation.steps={_STEPS}"]), each.memory_s)
             for each in references
         ]
-        steps_s = parallel_map(_step_s, scenarios)
+        steps_s = parallel_map(seconds_of_batch, scenarios)
         return cls([(each, log(each.step_s / step_s)) for each, step_s in zip(references, steps_s, strict=True)])
 
     def slower(self, case: CaseResult, scenario: Scenario) -> float:
@@ -85,8 +84,3 @@ class Drift:
     def _at(self, at_s: float, crowded: bool) -> float:
         weights = [(exp(-abs(at_s - each.at_s) / _FADES_S), said) for each, said in self.said if each.crowded == crowded]
         return sum(weight * said for weight, said in weights) / (_NOTHING_CHANGED + sum(weight for weight, _ in weights))
-
-
-def _step_s(scenario: Scenario) -> float:
-    """Return the predicted time from batch to batch of all ranks."""
-    return scenario.workload.batch_size / simulate(scenario).throughput.samples_per_s.mean

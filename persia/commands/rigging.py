@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.resources import files
 
 from persia.commands.exits import ExitCode, Failure
@@ -26,23 +25,17 @@ def rig_scenario(overrides: Sequence[str]) -> Scenario:
 
 
 def measure_point(rig: Rig, point: Point, *, crowded: bool, batches: int, seconds: float) -> tuple[Scenario, Measured]:
-    """Return a point's scenario and what its batches cost, once it has settled; raises RunFailed."""
+    """Return a point's scenario and what its batches cost, once it has settled; raises Failure where that cannot be run."""
     scenario = rig_scenario(point.overrides)
-    measured = rig.measure(
-        scenario,
-        resolved_yaml(scenario),
-        warm_batches=settling_steps(scenario) * scenario.ranks,
-        warm_seconds=SETTLING_S if crowded else 0.0,
-        batches=batches,
-        seconds=seconds,
-    )
-    return scenario, measured
-
-
-@contextmanager
-def rig_failures() -> Iterator[None]:
-    """Turn what goes wrong on the rig into a Failure."""
     try:
-        yield
+        measured = rig.measure(
+            scenario,
+            resolved_yaml(scenario),
+            warm_batches=settling_steps(scenario) * scenario.ranks,
+            warm_seconds=SETTLING_S if crowded else 0.0,
+            batches=batches,
+            seconds=seconds,
+        )
     except RunFailed as error:
         raise Failure(ExitCode.ENVIRONMENT, f"this machine could not be measured: {error}") from error
+    return scenario, measured

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from persia.commands.ablation import ablate, predict_again
+from persia.commands.drift import Drift
 from persia.commands.exits import ExitCode, Failure, note
 from persia.commands.fingerprint import differences, machine_facts
 from persia.commands.output import print_json, print_text
@@ -75,7 +76,7 @@ def run(asked: Asked) -> ExitCode:
     def measure(keep: Keep) -> Validation:
         with _bar() as show:
             validation = validate_cases(cases, setting, kind=kind, machine=machine_facts(), seed=seed, show=show, keep=keep)
-        return _ablated(validation, asked, profile)
+            return _predicted(validation, asked, profile)
 
     return _finish(asked, _directory(asked), measure)
 
@@ -126,16 +127,18 @@ def _read(asked: Asked) -> Validation:
     if asked.profile is None and not asked.ablation:
         return validation
     profile = _profile(asked)
-    return _ablated(predict_again(validation, partial(_scenario_again, validation.kind, asked), Path(profile)), asked, profile)
+    return _predicted(validation, asked, profile)
 
 
-def _ablated(validation: Validation, asked: Asked, profile: str) -> Validation:
-    """Return the validation with the errors that each piece of physics is worth, where they are asked for."""
+def _predicted(validation: Validation, asked: Asked, profile: str) -> Validation:
+    """Return the validation predicted at the machine's pace, with what each piece of physics is worth where that is asked for."""
+    scenario_of, drift = partial(_scenario_again, validation.kind, asked), Drift.of(validation.references, profile)
+    predicted = predict_again(validation, scenario_of, profile, drift)
     if not asked.ablation:
-        return validation
+        return predicted
     if not looks_like_path(profile):
         raise Failure(ExitCode.USAGE, "--ablation leaves physics out of a calibrated profile: give --profile FILE, or calibrate first.")
-    return replace(validation, ablation=ablate(validation, partial(_scenario_again, validation.kind, asked), Path(profile)))
+    return replace(predicted, ablation=ablate(predicted, scenario_of, Path(profile), drift))
 
 
 def _scenario_again(kind: str, asked: Asked, case: CaseResult, settings: Sequence[str]) -> Scenario:

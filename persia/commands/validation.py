@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from persia.commands.drift import Drift, References
+from persia.commands.drift import References
 from persia.commands.emulation import emulated_dense
 from persia.commands.exits import ExitCode, Failure
 from persia.commands.measuring import RealRun, TooSlow, measured_world, planned, run_real
@@ -28,7 +28,7 @@ from simulator.result import Interval
 from simulator.validation.cases import Case
 from simulator.validation.combine import combine, relative_half_width
 from simulator.validation.noise import Noise, watch_noise
-from simulator.validation.predict import predict, predict_at_pace
+from simulator.validation.predict import predict
 from simulator.validation.result import CaseResult, Repeat, Validation, World
 
 Keep = Callable[[Validation], None]
@@ -150,7 +150,7 @@ def _repeat(measured: _Run, used: bool) -> Repeat:
 def validate_cases(
     cases: Sequence[Case], setting: Setting, *, kind: str, machine: dict[str, object], seed: int | None, show: Show, keep: Keep
 ) -> Validation:
-    """Run every case in both worlds; a case that cannot be run is a miss with its reason.
+    """Run every case in both worlds, simulated at the usual pace; a case that cannot be run is a miss with its reason.
 
     Runs go round all cases, as randomized blocks do: a machine that others share is slower for minutes at a time, and so no case
     is measured in one such time only.
@@ -175,23 +175,20 @@ def validate_cases(
                 if references is not None:
                     references.renew(crowded=is_crowded(each.scenario))
 
-                def heard(said: str, fraction: float, each: _Measurement = each) -> None:
-                    done = [1.0 if not one.goes_on(limits) else len(one.runs) / limits.most_runs for one in measurements]
-                    show(each.result.name, said, (sum(done) + fraction / limits.most_runs) / len(done))
+                done = sum(len(one.runs) / limits.most_runs if one.goes_on(limits) else 1.0 for one in measurements)
+
+                def heard(said: str, fraction: float, each: _Measurement = each, done: float = done) -> None:
+                    show(each.result.name, said, (done + fraction / limits.most_runs) / len(measurements))
 
                 each.measure(setting, interrupts, heard)
                 known = [one.result for one in measurements if one.runs or one.result.failure]
                 validation = replace(validation, cases=known, references=[] if references is None else references.found)
                 keep(validation)
-        drift = Drift()
         if references is not None:
             references.close()
             validation = replace(validation, references=references.found)
-            drift = Drift.of(references.found, setting.profile)
         interrupts.check()
-        scenarios = {each.result.name: each.scenario for each in measurements}
-        predicted = predict_at_pace([each.result for each in measurements], lambda case: scenarios[case.name], drift.slower)
-    return replace(validation, cases=predicted)
+    return replace(validation, cases=[each.result for each in measurements])
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from persia.scenario import Scenario
 from simulator.parallel import parallel_map
-from simulator.run import simulate
+from simulator.run import seconds_of_batch
 
 TRIED_S = (0.0, 100e-6)
 
@@ -23,7 +23,7 @@ def wait_s(points: Sequence[tuple[Scenario, float]], with_wait: Callable[[Scenar
     ranks; `with_wait` gives the scenario with a profile in which the figure is so large.
     """
     found = []
-    tried = parallel_map(_step_s, [with_wait(scenario, tried_s) for scenario, _ in points for tried_s in TRIED_S])
+    tried = parallel_map(seconds_of_batch, [with_wait(scenario, tried_s) for scenario, _ in points for tried_s in TRIED_S])
     for (_, measured_s), low_s, high_s in zip(points, tried, tried, strict=True):
         if high_s > low_s:
             slope = (high_s - low_s) / (TRIED_S[1] - TRIED_S[0])
@@ -39,7 +39,3 @@ def _weighted_median(found: Sequence[tuple[float, float]]) -> float:
         if passed >= half:
             return value
     return 0.0
-
-
-def _step_s(scenario: Scenario) -> float:
-    return scenario.workload.batch_size / simulate(scenario).throughput.samples_per_s.mean
