@@ -229,7 +229,9 @@ def trace(
 def calibrate(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where the profile goes; by default this user's cache.")] = None,
     batch_sizes: Annotated[str | None, typer.Option("--batch-sizes", metavar="N,...", help="Measure only these batch sizes.")] = None,
-    add: Annotated[bool, typer.Option("--add", help="Keep what earlier calibrations have measured: a noisy machine needs more.")] = False,
+    add: Annotated[
+        bool, typer.Option("--add", help="Keep what earlier calibrations have measured, and measure batches of other shapes.")
+    ] = False,
     as_json: AsJson = False,
 ) -> ExitCode:
     """Measure this machine, in under three minutes, and write the profile from which `validate` and `simulate` predict it."""

@@ -14,15 +14,16 @@ from math import exp
 from typing import Protocol
 
 from persia.scenario import Scenario
-from simulator.costs import dense_flops_per_sample, dense_layer_parameters
+from simulator.costs import dense_flops_per_sample, dense_layer_parameters, dense_layer_widths
 from simulator.popularity import Popularity
 
 WIRES = ("fp32", "fp16", "fp16-scaled")
 _BYTES_PER_VALUE = {"fp32": 4.0, "fp16": 2.0, "fp16-scaled": 2.0 + 4.0 / 256}
 HEADER_BYTES = 128.0  # of a message, about: header and array descriptions
 _ID_BYTES, _OFFSET_BYTES, _KEY_BYTES, _FLOAT_BYTES = 8.0, 4.0, 8.0, 4.0
-_FIXED = ("batch", "server", "message", "request", "meeting_message")  # what a constant is paid per, however much a batch holds
+_FIXED = ("batch", "layer", "server", "message", "request", "meeting_message")  # paid per that, however much a batch holds
 _L2_VALUES = 131_072.0  # float32 values that half a megabyte of cache holds
+_TABLE_VALUES = 12.0  # of the hash table in which dedup finds a feature's rows, for each row: 16 bytes a slot, two to four slots
 _CACHED_BYTES = 2e6  # of a batch, that cores' own caches hold from stage to stage, about
 _BUSY_MEMORY = 2e8  # bytes of rows a second that ask for half of the bandwidth: amid those of a calibration's crowded points
 
@@ -41,6 +42,8 @@ class Quantities:
     dense_values: float  # dense features and labels
     parameters: float  # dense
     flops: float  # forward + backward
+    layers: int  # dense
+    activations: float  # values that dense layers put out
     servers: int
     ranks: int
     meetings: int  # of all ranks in a step: one message of each to rank 0 and one back
@@ -82,6 +85,7 @@ class Quantities:
 def quantities(scenario: Scenario) -> Quantities:
     """Return the counts of one batch, expected ones where they are random."""
     samples = float(scenario.workload.batch_size)
+    widths = dense_layer_widths(scenario)
     bags = ids = rows = id_values = row_values = pooled = 0.0
     for feature in scenario.model.features:
         drawn = samples * feature.ids_per_sample
@@ -103,6 +107,8 @@ def quantities(scenario: Scenario) -> Quantities:
         dense_values=samples * (scenario.model.dense.dense_features + 1),
         parameters=sum(dense_layer_parameters(scenario)),
         flops=dense_flops_per_sample(scenario) * samples,
+        layers=len(widths),
+        activations=sum(widths) * samples,
         servers=scenario.processes("parameter_server"),
         ranks=scenario.ranks,
         meetings=_meetings(scenario),
@@ -145,7 +151,13 @@ def stage_terms(q: Quantities) -> dict[str, Terms]:
     cold = q.id_values * cold_share(q.row_values)
     return {
         "loader": {"host.loader.s_per_batch": 1.0, "host.loader.s_per_byte": q.features_bytes + q.samples_bytes},
-        "dedup": {"host.worker.dedup_s_per_batch": 1.0, "host.worker.dedup_s_per_id": q.ids, "host.worker.dedup_s_per_row": q.rows},
+        "dedup": {
+            "host.worker.dedup_s_per_batch": 1.0,
+            "host.worker.dedup_s_per_id": q.ids,
+            "host.worker.dedup_s_per_cold_id": q.ids * cold_share(_TABLE_VALUES * q.rows * q.samples / q.bags),
+            "host.worker.dedup_s_per_row": q.rows,
+            "host.worker.dedup_s_per_sorted_id": q.ids if q.servers > 1 else 0.0,
+        },
         "pool": {
             "host.worker.pool_s_per_batch": 1.0,
             "host.worker.pool_s_per_bag": q.bags,
@@ -180,6 +192,8 @@ def stage_terms(q: Quantities) -> dict[str, Terms]:
         },
         "train": {
             "host.rank.train_s_per_batch": 1.0,
+            "host.rank.train_s_per_layer": float(q.layers),
+            "host.rank.train_s_per_activation": q.activations,
             "host.rank.train_s_per_sample": q.samples,
             "host.rank.train_s_per_flop": q.flops,
             "host.rank.optimizer_s_per_parameter": 0.0 if q.dense_on_servers else q.parameters,

@@ -29,11 +29,11 @@ from simulator.parallel import parallel_map
 from simulator.result import SimulationResult
 from simulator.run import simulate
 
-_FEWEST, _CROWD_FEWEST = 4, 30  # batches
-_SECONDS, _CROWD_SECONDS = 0.45, 0.9
+_FEWEST, _CROWD_FEWEST = 4, 12  # batches
+_SECONDS, _CROWD_SECONDS = 0.4, 0.9
 _REDUCE_CONSTANTS = ("host.reduce.overlapped_s_per_step", "host.reduce.after_backward_s_per_step")
 _PREFIXES = {"loader": "loader", "embedding_worker": "worker", "parameter_server": "server", "nn_worker": "rank"}  # of constants
-_WAITING_POINTS, _WAITING_STEPS = 14, 30  # simulated to find a wait
+_WAITING_POINTS, _WAITING_STEPS = 14, 25  # simulated to find a wait
 _COUNTED_STEPS = 15  # simulated to find which work is done beside busy cores, and how often threads sleep
 _WAKE = "host.wake_s"
 
@@ -58,7 +58,8 @@ def run(*, out: Path | None, as_json: bool, batch_sizes: Sequence[int] | None, a
     with Interrupts() as interrupts, progress_bar("calibrating") as progress:
         moves = share_of_wakes_that_move()
         with open_rig(interrupts) as rig:
-            findings = _measure_points(rig, points(POINTS, batch_sizes), crowds(CROWDS, batch_sizes), progress)
+            turn = len(earlier) // (POINTS + CROWDS)
+            findings = _measure_points(rig, points(POINTS, batch_sizes, turn), crowds(CROWDS, batch_sizes, turn), progress)
         extra = {
             **_gathering(),
             "host.loader.draw_s_per_id": draw_seconds_per_id(),

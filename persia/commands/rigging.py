@@ -13,7 +13,7 @@ from persia.runtime.rig import Measured, Rig
 from persia.scenario import Scenario, load_scenario
 from simulator.calibration.design import Point
 
-POINTS, CROWDS = 34, 20  # of a calibration
+POINTS, CROWDS = 30, 20  # of a calibration
 _DISTINCT_BATCHES = 8
 
 

@@ -23,13 +23,17 @@ from simulator.calibration.equations import Equation
 
 _Z90 = 1.645  # of a normal distribution's 90 % interval
 _ROUNDS = 5  # of weighing anew and leaving out what a disturbance of the machine has spoilt
-_OUTLIER = 3.5  # deviations
+_OUTLIER = 4.685  # deviations beyond which a point says nothing: Beaton and Tukey's biweight, Technometrics 16 (1974)
+_LEAST_DEVIATION = 0.005  # of a logarithm: where almost all points agree, the others are not left out for less
 _PRIOR = 0.5  # weight of a further equation, over that of a point's
-_PACE_ROUNDS, _SETTLED = 40, 1e-4  # most rounds; the largest change of a pace that ends them
+_PACE_ROUNDS, _SETTLED = 40, 2e-3  # most rounds; the largest change of a pace that ends them
+_ALWAYS_APART = 0.05  # of a stage's residuals from the shared ones, added to their deviation: no stage decides alone
+_CLIPPED, _SHARED_ROUNDS = 2.0, 3  # deviations beyond which a stage says no more of a point (Huber, 1964); rounds of finding them
 _EXPONENTS = 0.0, 2.0  # bounds of what all stages have in common
 _APART = 0.2  # about how far a stage's exponent is from the common one
 _ARITHMETIC, _ARITHMETIC_APART = 0.5, 0.5  # the exponent of plain arithmetic: between not at all and as the rest
 _MACHINE, _PRIOR_OF_MACHINE = 0.7, 0.4  # exponent of the machine's reading as far as the points do not tell, and the weight of that
+_PRIOR_OF_SIZES = 1.0  # weight of that what all stages have in common does not follow a size: within 0.1 where points err by a tenth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +53,8 @@ def fit(equations: Sequence[Equation], about_one: Collection[str] = ()) -> Fitte
     Constants in `about_one` are factors that are 1 as far as the points do not say otherwise: each has a further equation
     that says so, within a fifth where points err by a tenth (ridge regression: Hoerl and Kennard, 1970).
 
-    Points further than 3.5 robust deviations from the fit are left out, and counted.  Errors are relative to all of a stage's
-    time, what is known of it included.
+    Points weigh less the further they are from the fit; those beyond 4.7 robust deviations are left out, and counted.  Errors
+    are relative to all of a stage's time, what is known of it included.
 
     Raises:
         ValueError: fewer points than constants.
@@ -62,18 +66,18 @@ def fit(equations: Sequence[Equation], about_one: Collection[str] = ()) -> Fitte
     counts = np.array([[each.terms.get(name, 0.0) for name in names] for each in sound])
     measured_s, known_s = np.array([each.seconds for each in sound]), np.array([each.known_s for each in sound])
     scale = measured_s
-    kept, solution = np.ones(len(sound), dtype=bool), np.zeros(len(names))
+    weights, solution = np.ones(len(sound)), np.zeros(len(names))
     for _ in range(_ROUNDS):
         columns = np.maximum(np.abs(counts / scale[:, None]).max(axis=0), 1e-300)
         matrix = counts / scale[:, None] / columns
         prior = np.diag(_PRIOR / columns)[[name in about_one for name in names]]
-        sides = [((measured_s - known_s) / scale)[kept], np.full(len(prior), _PRIOR)]
-        solution = nnls(np.vstack([matrix[kept], prior]), np.concatenate(sides))[0] / columns
+        sides = [weights * (measured_s - known_s) / scale, np.full(len(prior), _PRIOR)]
+        solution = nnls(np.vstack([weights[:, None] * matrix, prior]), np.concatenate(sides))[0] / columns
         expected_s = known_s + counts @ solution
         scale = np.maximum(expected_s, 0.05 * measured_s)
         residual = np.log(measured_s / scale)
-        deviation = 1.4826 * np.median(np.abs(residual - np.median(residual)))
-        kept = np.abs(residual - np.median(residual)) <= max(_OUTLIER * deviation, 0.02)
+        weights = _root_weights(residual - np.median(residual))
+    kept = weights > 0.0
     relative = ((measured_s - expected_s) / scale)[kept]
     used = solution > 0.0
     variance = float(relative @ relative) / max(1, len(relative) - int(used.sum()))
@@ -125,16 +129,17 @@ def fit_all(
 
     Equations, how large each point's batch is and how much slower than usual the machine was by what was read, as a logarithm,
     both zero where all is as usual, stand in the order of the points.  What all stages have in common is no constant of a
-    stage's: a machine that others share is faster at one moment and slower at the next.  A point's pace is the median of its
-    stages' residuals, so that no stage decides alone; how a stage follows it, unless `exponents` say that for each point, and the
-    size of a batch differs from the others as far as its residuals beside theirs say so, apart from what the constant
-    `arithmetic` makes of a stage.  Constants are those of the usual conditions.
+    stage's: a machine that others share is faster at one moment and slower at the next.  A point's pace is a mean of its
+    stages' residuals, those of a stage that is often apart from the others count less; how a stage follows it, unless `exponents`
+    say that for each point, and the size of a batch differs from the others as far as its residuals beside theirs say so, apart
+    from what the constant `arithmetic` makes of a stage.  Constants are those of the usual conditions.
     """
     size, read = np.array(sizes), np.array([0.0] * len(sizes) if machine is None else machine)
     design = np.column_stack([np.ones(len(size)), read, size])
     bounds = [-np.inf, *[_EXPONENTS[0]] * (design.shape[1] - 1)], [np.inf, *[_EXPONENTS[1]] * (design.shape[1] - 1)]
-    prior = _PRIOR_OF_MACHINE * np.eye(design.shape[1])[1:2]
     none, about = np.zeros(size.shape[1]), np.full(size.shape[1], _APART)  # how far apart stages' exponents of a size are expected to be
+    prior = np.diag([0.0, _PRIOR_OF_MACHINE, *[_PRIOR_OF_SIZES] * size.shape[1]])[1:]
+    supposed = prior @ np.array([0.0, _MACHINE, *none])
     expected, within = np.array([0.0, _ARITHMETIC - 1.0, *none]), np.array([_APART, _ARITHMETIC_APART, *about])  # those of paces, too
     of_rest, of_arithmetic = dict.fromkeys(equations, 1.0), _ARITHMETIC
     paces, pace = {stage: np.ones(len(size)) for stage in equations}, np.zeros(len(size))
@@ -144,8 +149,8 @@ def fit_all(
             usual = [e._replace(seconds=e.seconds / pace) for e, pace in zip(each, paces[stage], strict=True)]
             fitted[stage] = fit(usual, about_one)
             logs[stage] = _logs(each, fitted[stage])
-        shared = np.nanmedian(np.array(list(logs.values())), axis=0)
-        solved = lsq_linear(np.vstack([design, prior]), np.append(shared, _MACHINE * _PRIOR_OF_MACHINE), bounds).x
+        shared = _shared(np.array(list(logs.values())))
+        solved = lsq_linear(np.vstack([design, prior]), np.append(shared, supposed), bounds).x
         of_machine, of_size = float(solved[1]), solved[2:]
         before, pace = pace, shared - solved[0] - size @ of_size
         of_sizes = {}
@@ -194,8 +199,32 @@ def _apart(known: Any, residual: Any, expected: Any, within: Any) -> Any:
     """Return how far a stage's exponents are from the common ones: as expected, within about so much, where residuals do not say more."""
     residual = residual - known @ expected
     residual = residual - np.nanmedian(residual)
-    deviation = max(1.4826 * np.nanmedian(np.abs(residual)), 1e-6)
-    sound = np.abs(residual) <= _OUTLIER * deviation
-    centred = known[sound] - known[sound].mean(axis=0)
+    said = ~np.isnan(residual)
+    residual, known = residual[said], known[said]
+    weights = _root_weights(residual)
+    total, deviation = weights @ weights, _deviation(residual)
+    centred = weights[:, None] * (known - weights**2 @ known / total)
     ridge = np.diag((deviation / within) ** 2)
-    return expected + np.linalg.solve(centred.T @ centred + ridge, centred.T @ (residual[sound] - residual[sound].mean()))
+    return expected + np.linalg.solve(centred.T @ centred + ridge, centred.T @ (weights * (residual - weights**2 @ residual / total)))
+
+
+def _shared(logs: Any) -> Any:
+    """Return what stages have in common at each point, of residuals (stages, points): a mean in which no stage counts for all."""
+    shared = np.nanmedian(logs, axis=0)
+    for _ in range(_SHARED_ROUNDS):
+        apart = logs - shared
+        spread = 1.4826 * np.nanmedian(np.abs(apart - np.nanmedian(apart, axis=1, keepdims=True)), axis=1, keepdims=True)
+        deviation = np.hypot(spread, _ALWAYS_APART)
+        weights = np.where(np.isnan(logs), 0.0, np.minimum(1.0, _CLIPPED * deviation / np.maximum(np.abs(apart), 1e-12)) / deviation**2)
+        shared = (weights * np.nan_to_num(logs)).sum(axis=0) / weights.sum(axis=0)
+    return shared
+
+
+def _deviation(residual: Any) -> float:
+    """Return a robust standard deviation of residuals about 0."""
+    return max(1.4826 * float(np.median(np.abs(residual))), _LEAST_DEVIATION)
+
+
+def _root_weights(residual: Any) -> Any:
+    """Return the square roots of the weights of residuals about 0: 1 for small ones, 0 for outliers."""
+    return np.maximum(0.0, 1.0 - (residual / (_OUTLIER * _deviation(residual))) ** 2)

@@ -13,7 +13,7 @@ from persia.scenario import Scenario
 from simulator.parallel import parallel_map
 from simulator.run import seconds_of_batch
 
-TRIED_S = (0.0, 100e-6)
+TRIED_S = (0.0, 300e-6)
 
 
 def wait_s(points: Sequence[tuple[Scenario, float]], with_wait: Callable[[Scenario, float], Scenario]) -> float:

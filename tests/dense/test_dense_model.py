@@ -17,7 +17,7 @@ from persia.dense.interaction import DotInteraction  # noqa: E402
 from persia.dense.model import sum_bags  # noqa: E402
 from persia.dense.tower import Tower  # noqa: E402
 from persia.scenario import load_scenario  # noqa: E402
-from simulator.costs import dense_layer_parameters  # noqa: E402
+from simulator.costs import dense_layer_parameters, dense_layer_widths  # noqa: E402
 
 DLRM = DenseSpec(dense_features=5, groups=((3, 8, "sum"), (2, 8, "mean")), layers=(24, 16), architecture="dlrm", seed=7)
 MLP = DenseSpec(dense_features=5, groups=((3, 8, "sum"), (2, 4, "mean")), layers=(24, 16), seed=7)
@@ -211,6 +211,8 @@ def test_the_simulator_counts_the_same_layers(name: str, architecture: str) -> N
         architecture=dense.architecture,
     )
     assert list(spec.layer_parameters()) == dense_layer_parameters(scenario)
+    bottom = spec.bottom_widths[1:] if architecture == "dlrm" else ()
+    assert dense_layer_widths(scenario) == [*bottom, *spec.top_widths[1:]]
 
 
 @pytest.mark.parametrize(
