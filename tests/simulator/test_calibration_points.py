@@ -48,18 +48,18 @@ def test_each_round_has_points_of_its_own_and_leaves_those_of_the_first_as_they_
         assert {scenario.schedule.mode for scenario in scenarios(second)} == {scenario.schedule.mode for scenario in scenarios(first)}
 
 
-@pytest.mark.parametrize("turn", [0, 1, 2])
-def test_sizes_of_batches_have_nothing_to_do_with_how_they_are_trained(turn: int) -> None:
-    for made in (points(30, None, turn), crowds(20, None, turn)):
+def test_sizes_of_batches_have_nothing_to_do_with_how_they_are_trained() -> None:
+    for of_round, count in ((points, 30), (crowds, 20)):
+        made = [point for turn in range(3) for point in of_round(count, None, turn)]
         usual = median(q.samples for q in counts(made))
         for kind in {(q.dense_on_servers, q.ranks > 1) for q in counts(made)}:
             larger = [q.samples > usual for q in counts(made) if (q.dense_on_servers, q.ranks > 1) == kind]
-            assert 0 < sum(larger) < len(larger), kind
+            assert 0.2 < sum(larger) / len(larger) < 0.8, kind
         servers = np.array([float(q.servers) for q in counts(made)])
         for name in ("samples", "ids", "dense_on_servers", "ranks"):
             of_points = np.array([float(getattr(q, name)) for q in counts(made)])
             if of_points.std():
-                assert abs(np.corrcoef(servers, np.log1p(of_points))[0, 1]) < 0.6, name
+                assert abs(np.corrcoef(servers, np.log1p(of_points))[0, 1]) < 0.35, name
 
 
 def test_crowded_points_have_many_batches_under_way_large_ones_among_them_and_none_takes_long_to_settle() -> None:
