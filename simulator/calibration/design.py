@@ -38,7 +38,7 @@ _CORNERS = ((100, 4, 1, 8), (2400, 27, 1, 128), (4200, 26, 6, 8))  # samples, fe
 
 
 def points(count: int, batch_sizes: Sequence[int] | None = None, turn: int = 0) -> list[Point]:
-    """Return `count` points of a round at which one batch after another passes; with `batch_sizes` only these are used."""
+    """Return `count` points of the round after `turn` others, at which one batch after another passes; with `batch_sizes` only these."""
     modes = _shuffled(["async" if number % 3 == 2 else "sync" for number in range(count)], turn)
     made = _shapes([IDS_PER_BATCH_MAX] * (count * (turn + 1)), batch_sizes, _SEED, _CORNERS)
     return [
@@ -48,7 +48,7 @@ def points(count: int, batch_sizes: Sequence[int] | None = None, turn: int = 0) 
 
 
 def crowds(count: int, batch_sizes: Sequence[int] | None = None, turn: int = 0) -> list[Point]:
-    """Return `count` points of a round at which the machine is crowded, of several kinds.
+    """Return `count` points of the round after `turn` others at which the machine is crowded, of several kinds.
 
     Several ranks that never wait for another (mode async); one rank with several permits; several ranks that reduce their dense
     gradients, in each mode that does so.
