@@ -36,6 +36,6 @@ def persia(tmp_path: Path) -> Persia:
 
     def run(*arguments: str | Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "persia", *map(str, arguments)]
-        return subprocess.run(command, cwd=tmp_path, env=persia_environment(env), capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, cwd=tmp_path, env=persia_environment(env), capture_output=True, text=True, timeout=300)
 
     return run
