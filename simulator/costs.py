@@ -165,17 +165,14 @@ def dense_layer_parameters(scenario: Scenario) -> list[float]:
         fields += slots
     if dense.architecture == "dlrm":
         projections, inputs = _dlrm_bottom(scenario, projections, fields)
-    widths = [inputs, *_top_widths(scenario)]
+    widths = [inputs, *dense.layers, 1]
     return [*projections, *(float(a * b + b) for a, b in itertools.pairwise(widths))]
 
 
 def dense_layer_widths(scenario: Scenario) -> list[int]:
     """Return how many values each dense layer puts out, in forward order; projections of embeddings are none of these."""
-    return [*(_bottom_widths(scenario) if scenario.model.dense.architecture == "dlrm" else ()), *_top_widths(scenario)]
-
-
-def _top_widths(scenario: Scenario) -> list[int]:
-    return [*scenario.model.dense.layers, 1]
+    dense = scenario.model.dense
+    return [*(_bottom_widths(scenario) if dense.architecture == "dlrm" else ()), *dense.layers, 1]
 
 
 def _bottom_widths(scenario: Scenario) -> list[int]:
@@ -186,12 +183,10 @@ def _bottom_widths(scenario: Scenario) -> list[int]:
 
 def _dlrm_bottom(scenario: Scenario, projections: list[float], fields: int) -> tuple[list[float], int]:
     """Return the layers below DLRM's dot interaction and the width it hands to the top network."""
-    dense = scenario.model.dense
-    width = dense.projection_dim or scenario.model.features[0].dim
-    bottom = [dense.dense_features, *_bottom_widths(scenario)]
+    bottom = [scenario.model.dense.dense_features, *_bottom_widths(scenario)]
     layers = [float(a * b + b) for a, b in itertools.pairwise(bottom)]
     vectors = fields + 1
-    return [*projections, *layers], width + vectors * (vectors - 1) // 2
+    return [*projections, *layers], bottom[-1] + vectors * (vectors - 1) // 2
 
 
 def dense_flops_per_sample(scenario: Scenario) -> float:

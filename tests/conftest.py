@@ -32,10 +32,10 @@ def one_thread_of_torch() -> None:
 
 @pytest.fixture
 def persia(tmp_path: Path) -> Persia:
-    """Run `persia ARGUMENTS...` as a process in an empty folder."""
+    """Run `persia ARGUMENTS...` as a process in an empty folder, for so many seconds at most."""
 
-    def run(*arguments: str | Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str | Path, env: Mapping[str, str] | None = None, most_s: float = 120.0) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "persia", *map(str, arguments)]
-        return subprocess.run(command, cwd=tmp_path, env=persia_environment(env), capture_output=True, text=True, timeout=300)
+        return subprocess.run(command, cwd=tmp_path, env=persia_environment(env), capture_output=True, text=True, timeout=most_s)
 
     return run

@@ -33,7 +33,7 @@ _FEWEST, _CROWD_FEWEST = 4, 12  # batches
 _SECONDS, _CROWD_SECONDS = 0.4, 0.9
 _REDUCE_CONSTANTS = ("host.reduce.overlapped_s_per_step", "host.reduce.after_backward_s_per_step")
 _PREFIXES = {"loader": "loader", "embedding_worker": "worker", "parameter_server": "server", "nn_worker": "rank"}  # of constants
-_WAITING_POINTS, _WAITING_STEPS = 14, 25  # simulated to find a wait
+_WAITING_STEPS = 25  # simulated to find a wait
 _COUNTED_STEPS = 15  # simulated to find which work is done beside busy cores, and how often threads sleep
 _WAKE = "host.wake_s"
 
@@ -226,7 +226,7 @@ def _wake_s(calibrated: Calibrated, findings: _Findings, paces: Sequence[float])
             for scenario, point, pace in zip(findings.scenarios, findings.now, paces, strict=True)
             if scenario.schedule.mode == "sync" and not point.crowded
         ]
-        return wait_s(measured[:: max(1, len(measured) // _WAITING_POINTS)], with_wait)
+        return wait_s(measured, with_wait)
 
 
 def _simulated(scenario: Scenario, **changes: object) -> Scenario:

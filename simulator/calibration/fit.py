@@ -76,7 +76,8 @@ def fit(equations: Sequence[Equation], about_one: Collection[str] = ()) -> Fitte
         expected_s = known_s + counts @ solution
         scale = np.maximum(expected_s, 0.05 * measured_s)
         residual = np.log(measured_s / scale)
-        weights = _root_weights(residual - np.median(residual))
+        residual -= np.median(residual)
+        weights = _root_weights(residual, _deviation(residual))
     kept = weights > 0.0
     relative = ((measured_s - expected_s) / scale)[kept]
     used = solution > 0.0
@@ -201,11 +202,12 @@ def _apart(known: Any, residual: Any, expected: Any, within: Any) -> Any:
     residual = residual - np.nanmedian(residual)
     said = ~np.isnan(residual)
     residual, known = residual[said], known[said]
-    weights = _root_weights(residual)
-    total, deviation = weights @ weights, _deviation(residual)
-    centred = weights[:, None] * (known - weights**2 @ known / total)
+    deviation = _deviation(residual)
+    weights = _root_weights(residual, deviation)
+    squares = weights**2 / (weights @ weights)
+    centred = weights[:, None] * (known - squares @ known)
     ridge = np.diag((deviation / within) ** 2)
-    return expected + np.linalg.solve(centred.T @ centred + ridge, centred.T @ (weights * (residual - weights**2 @ residual / total)))
+    return expected + np.linalg.solve(centred.T @ centred + ridge, centred.T @ (weights * (residual - squares @ residual)))
 
 
 def _shared(logs: Any) -> Any:
@@ -225,6 +227,6 @@ def _deviation(residual: Any) -> float:
     return max(1.4826 * float(np.median(np.abs(residual))), _LEAST_DEVIATION)
 
 
-def _root_weights(residual: Any) -> Any:
+def _root_weights(residual: Any, deviation: float) -> Any:
     """Return the square roots of the weights of residuals about 0: 1 for small ones, 0 for outliers."""
-    return np.maximum(0.0, 1.0 - (residual / (_OUTLIER * _deviation(residual))) ** 2)
+    return np.maximum(0.0, 1.0 - (residual / (_OUTLIER * deviation)) ** 2)
