@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import exp
 from typing import Protocol
 
 from persia.scenario import Scenario
@@ -20,12 +19,9 @@ from simulator.popularity import Popularity
 WIRES = ("fp32", "fp16", "fp16-scaled")
 _BYTES_PER_VALUE = {"fp32": 4.0, "fp16": 2.0, "fp16-scaled": 2.0 + 4.0 / 256}
 HEADER_BYTES = 128.0  # of a message, about: header and array descriptions
-_ID_BYTES, _OFFSET_BYTES, _KEY_BYTES, _FLOAT_BYTES = 8.0, 4.0, 8.0, 4.0
-_FIXED = ("batch", "layer", "server", "message", "request", "meeting_message")  # paid per that, however much a batch holds
+_ID_BYTES, _OFFSET_BYTES, _KEY_BYTES, FLOAT_BYTES = 8.0, 4.0, 8.0, 4.0
 _L2_VALUES = 131_072.0  # float32 values that half a megabyte of cache holds
 _TABLE_VALUES = 12.0  # of the hash table in which dedup finds a feature's rows, for each row: 16 bytes a slot, two to four slots
-_CACHED_BYTES = 2e6  # of a batch, that cores' own caches hold from stage to stage, about
-_BUSY_MEMORY = 2e8  # bytes of rows a second that ask for half of the bandwidth: amid those of a calibration's crowded points
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +32,7 @@ class Quantities:
     bags: float  # B F
     ids: float
     rows: float  # unique
+    step_rows: float  # unique ones of all ranks' batches of a step together
     id_values: float  # elements of all occurrences' rows
     row_values: float  # elements of all unique rows
     pooled_values: float  # what goes to the rank, or comes back as gradients
@@ -48,6 +45,7 @@ class Quantities:
     ranks: int
     meetings: int  # of all ranks in a step: one message of each to rank 0 and one back
     dense_on_servers: bool  # mode async
+    in_step: bool  # ranks, several: each of their steps ends before the next begins
     server_wire: str
     rank_wire: str
 
@@ -64,7 +62,7 @@ class Quantities:
     @property
     def samples_bytes(self) -> float:
         """Return the bytes of a batch's dense features and labels."""
-        return _FLOAT_BYTES * self.dense_values + HEADER_BYTES
+        return FLOAT_BYTES * self.dense_values + HEADER_BYTES
 
     @property
     def keys_bytes(self) -> float:
@@ -79,20 +77,21 @@ class Quantities:
     @property
     def slice_bytes(self) -> float:
         """Return the bytes of one server's slice of the dense vector."""
-        return _FLOAT_BYTES * self.parameters / self.servers + HEADER_BYTES
+        return FLOAT_BYTES * self.parameters / self.servers + HEADER_BYTES
 
 
 def quantities(scenario: Scenario) -> Quantities:
     """Return the counts of one batch, expected ones where they are random."""
     samples = float(scenario.workload.batch_size)
     widths = dense_layer_widths(scenario)
-    bags = ids = rows = id_values = row_values = pooled = 0.0
+    bags = ids = rows = step_rows = id_values = row_values = pooled = 0.0
     for feature in scenario.model.features:
-        drawn = samples * feature.ids_per_sample
-        unique = feature.count * Popularity(rows=feature.rows, zipf=feature.zipf).expected_unique(drawn)
+        drawn, popularity = samples * feature.ids_per_sample, Popularity(rows=feature.rows, zipf=feature.zipf)
+        unique = feature.count * popularity.expected_unique(drawn)
         bags += samples * feature.count
         ids += feature.count * drawn
         rows += unique
+        step_rows += feature.count * popularity.expected_unique(scenario.ranks * drawn)
         id_values += feature.count * drawn * feature.dim
         row_values += unique * feature.dim
         pooled += feature.dim * feature.count * (drawn if feature.pooling == "raw" else samples)
@@ -101,6 +100,7 @@ def quantities(scenario: Scenario) -> Quantities:
         bags=bags,
         ids=ids,
         rows=rows,
+        step_rows=step_rows,
         id_values=id_values,
         row_values=row_values,
         pooled_values=pooled,
@@ -113,6 +113,7 @@ def quantities(scenario: Scenario) -> Quantities:
         ranks=scenario.ranks,
         meetings=_meetings(scenario),
         dense_on_servers=scenario.schedule.mode == "async",
+        in_step=gathers(scenario) or (reduces(scenario) and scenario.staleness_permits == 1),
         server_wire=scenario.schedule.precision.server_worker,
         rank_wire=scenario.schedule.precision.worker_rank,
     )
@@ -121,7 +122,7 @@ def quantities(scenario: Scenario) -> Quantities:
 def _meetings(scenario: Scenario) -> int:
     """Return how often all ranks meet in a step: at the barrier of mode sync, and to begin a reduction that is emulated."""
     emulated = scenario.simulation.emulated_accelerator is not None
-    return (scenario.ranks > 1 and scenario.schedule.mode == "sync") + (emulated and reduces(scenario))
+    return gathers(scenario) + (emulated and reduces(scenario))
 
 
 Terms = Mapping[str, float]  # constant of the profile -> what it multiplies
@@ -213,7 +214,6 @@ def stage_terms(q: Quantities) -> dict[str, Terms]:
 
 ARITHMETIC = "host.rank.train_s_per_flop"
 """The constant of what multiplies matrices, which hardly follows the machine's pace: caches serve it."""
-ARITHMETIC_EXPONENT = "host.pace.arithmetic_memory"
 
 MEETING = "host.rank.s_per_meeting_message"
 """The constant of one end of a message by which ranks meet: it carries nothing, and mostly no schedule hears of it."""
@@ -230,104 +230,24 @@ STAGE_OF_ROLE: Mapping[str, str] = {
 """What a process's own thread does where it does nothing else."""
 
 
-def relative_error_of(stage: str) -> str:
-    """Return the constant that holds how far a stage's times are from its fit."""
-    return f"host.relative_error.{_identifier(stage)}"
-
-
-def crowd_factors(stage: str) -> tuple[str, str]:
-    """Return the constants by which a stage's fixed and sized work are multiplied on a crowded machine."""
-    return f"host.crowd.{_identifier(stage)}_fixed", f"host.crowd.{_identifier(stage)}_sized"
+ALONE_ERROR, CROWDED_ERROR = "host.prediction_error.alone", "host.prediction_error.crowded"
+"""How far predictions of points that were no part of a fit are off, as a relative standard deviation: one batch at a time, and several."""
 
 
 def sleep_cost(stage: str) -> str:
     """Return the constant that holds what it costs a process's own thread to have slept, at the stage of that thread."""
-    return f"host.sleep.{_identifier(stage)}_s"
+    return f"host.sleep.{identifier(stage)}_s"
 
 
 def sleep_terms(stage: str, q: Quantities) -> Terms:
     """Return the constants that make how often a process's own thread sleeps where one batch after another passes."""
-    prefix, servers = f"host.sleep.{_identifier(stage)}", float(q.servers)
+    prefix, servers = f"host.sleep.{identifier(stage)}", float(q.servers)
     return {f"{prefix}_per_batch": 1.0, f"{prefix}_per_server": servers, f"{prefix}_per_exchange": servers if q.dense_on_servers else 0.0}
 
 
-def crowd_exponents(stage: str) -> tuple[str, str, str]:
-    """Return the constants that say how a stage that is crowded follows a batch's footprint, the share of other ranks, and the traffic."""
-    prefix = f"host.crowd.{_identifier(stage)}"
-    return f"{prefix}_per_footprint", f"{prefix}_per_other_ranks", f"{prefix}_per_traffic"
-
-
-def condition_exponents(stage: str) -> tuple[str, str]:
-    """Return the constants that say how a stage follows the machine's pace and a batch's footprint."""
-    return f"host.pace.{_identifier(stage)}_memory", f"host.pace.{_identifier(stage)}_footprint"
-
-
-def _identifier(stage: str) -> str:
+def identifier(stage: str) -> str:
+    """Return a stage as it stands in the name of a constant."""
     return stage.replace(" ", "_").replace("-", "_")
-
-
-def crowd_terms(constants: Constants, q: Quantities) -> dict[str, dict[str, float]]:
-    """Return for each stage the factors that make its processor time on a crowded machine, and what they multiply.
-
-    What a batch or a message costs however small it is falls where caches are still warm with the same code; what grows with its
-    size rises, as caches are shared.
-    """
-    found: dict[str, dict[str, float]] = {}
-    for stage, terms in stage_terms(q).items():
-        fixed, sized = crowd_factors(stage)
-        seconds = {fixed: 0.0, sized: 0.0}
-        for name, count in (each for each in terms.items() if each[1]):
-            seconds[fixed if name.rpartition("s_per_")[2] in _FIXED else sized] += constants[name] * count
-        found[stage] = seconds
-    return found
-
-
-def slowdowns(profile: Constants, q: Quantities) -> dict[str, float]:
-    """Return for each stage how many times longer a batch takes beside busy cores than beside idle ones."""
-    larger, walked, found = footprint(q) - profile["host.footprint"], traffic(profile, q), {}
-    for stage, terms in crowd_terms(profile, q).items():
-        factor = stage_seconds(profile, terms) / (sum(terms.values()) or 1.0)
-        of_footprint, of_ranks, of_traffic = (profile[name] for name in crowd_exponents(stage))
-        found[stage] = factor * exp(of_footprint * larger + of_ranks * other_ranks(q) + of_traffic * walked)
-    return found
-
-
-def traffic(constants: Constants, q: Quantities) -> float:
-    """Return how much of the memory's bandwidth a batch's rows ask for, 0..1: cores share it, and one waits for what another reads.
-
-    It grows with the bytes of all rows that pooling walks through, for each second that the batch's work takes beside idle cores,
-    and less so where they are many already, as the utilisation of anything shared does.
-    """
-    walked = _FLOAT_BYTES * q.id_values / sum(stage_seconds(constants, terms) for terms in stage_terms(q).values())
-    return walked / (walked + _BUSY_MEMORY)
-
-
-def other_ranks(q: Quantities) -> float:
-    """Return the share of batches that are other ranks', whose work takes turns on the same cores with a rank's own, 0..1."""
-    return 1.0 - 1.0 / q.ranks
-
-
-def footprint(q: Quantities) -> float:
-    """Return the share of a batch's bytes that no core's own cache still holds when the next stage wants them, 0..1."""
-    size = bytes_moved(q)
-    return size / (size + _CACHED_BYTES)
-
-
-def stage_paces(profile: Constants, q: Quantities, pace: float) -> dict[str, float]:
-    """Return for each stage how many times longer its work takes than usual: at a pace of the machine, with a batch's footprint."""
-    larger, exponents = footprint(q) - profile["host.footprint"], pace_exponents(profile, q)
-    return {stage: pace**exponent * exp(profile[condition_exponents(stage)[1]] * larger) for stage, exponent in exponents.items()}
-
-
-def pace_exponents(profile: Constants, q: Quantities) -> dict[str, float]:
-    """Return for each stage the exponent with which its work follows the machine's pace, of arithmetic as far as it is that."""
-    found = {}
-    for stage, terms in stage_terms(q).items():
-        exponent, share = profile[condition_exponents(stage)[0]], 0.0
-        if terms.get(ARITHMETIC):
-            share = profile[ARITHMETIC] * terms[ARITHMETIC] / (stage_seconds(profile, terms) or 1.0)
-        found[stage] = exponent + share * (profile[ARITHMETIC_EXPONENT] - exponent)
-    return found
 
 
 def reduces(scenario: Scenario) -> bool:
@@ -335,15 +255,14 @@ def reduces(scenario: Scenario) -> bool:
     return scenario.ranks > 1 and scenario.schedule.mode in REDUCTIONS
 
 
+def gathers(scenario: Scenario) -> bool:
+    """Return whether servers sum the gradients of several ranks before they apply them."""
+    return scenario.ranks > 1 and scenario.schedule.mode == "sync"
+
+
 def is_crowded(scenario: Scenario) -> bool:
     """Return whether several batches are under way at once."""
     return scenario.ranks > 1 or scenario.staleness_permits > 1
-
-
-def memory_pace(profile: Constants, memory_s: float, *, crowded: bool) -> float:
-    """Return how many times longer work takes than usual, on average, where the memory probe's reads take this."""
-    usual_s = profile["host.crowded_memory_s" if crowded else "host.memory_s"]
-    return float((memory_s / usual_s) ** profile["host.memory_exponent"])
 
 
 def messages(q: Quantities) -> float:
@@ -374,6 +293,17 @@ def stage_seconds(profile: Constants, terms: Terms) -> float:
 TRAINING_TOGETHER = "host.reduce.of_training"
 """The constant that says which part of its training longer ranks train that reduce their gradients: they all train at the same time."""
 
+GATHERED_REQUEST, GATHERED_SUM = "host.gathered.request", "host.gathered.sum"
+"""Factors of what servers take that gather a step: of a request of all its batches but one, and of the sum, measured alone."""
+
+_SUM_PER_ROW, _SUM_PER_VALUE = SUMMING = ("host.server.gather_s_per_row", "host.server.gather_s_per_value")
+
+
+def summing_s(profile: Constants, q: Quantities) -> float:
+    """Return what summing a step's gradients adds for each of its batches, in all servers, alone."""
+    return profile[_SUM_PER_ROW] * q.rows + profile[_SUM_PER_VALUE] * q.row_values
+
+
 REDUCTIONS: Mapping[str, str] = {"sync": "after_backward", "naive-hybrid": "after_backward", "hybrid": "overlapped"}
 """Modes whose ranks reduce their dense gradients, and the kind of that."""
 
@@ -387,5 +317,5 @@ def reduction_terms(q: Quantities, kind: str) -> Terms:
     return {
         f"host.reduce.{kind}_s_per_step": 1.0,
         "host.reduce.s_per_hop": hops,
-        "host.reduce.s_per_byte": _FLOAT_BYTES * q.parameters * hops / q.ranks,
+        "host.reduce.s_per_byte": FLOAT_BYTES * q.parameters * hops / q.ranks,
     }

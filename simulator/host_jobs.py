@@ -6,29 +6,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from persia.scenario import Profile, Scenario
+from simulator.host_conditions import crowd_idle, is_fixed, other_ranks, slowdowns, stage_paces
 from simulator.host_costs import (
+    GATHERED_REQUEST,
+    GATHERED_SUM,
     HEADER_BYTES,
     MEETING,
     RANK_MESSAGES,
     REDUCTIONS,
     STAGE_OF_ROLE,
+    SUMMING,
     TRAINING_TOGETHER,
     Constants,
     Quantities,
     Terms,
+    gathers,
+    is_crowded,
     quantities,
     reduces,
     reduction_terms,
     sleep_cost,
     sleep_terms,
-    slowdowns,
-    stage_paces,
     stage_seconds,
     stage_terms,
+    summing_s,
 )
-from simulator.popularity import Popularity
 
 _AFTER = 0.3  # of a rank's message: to look what is due and go to sleep, in every process alike (seen in a profile of the driver)
+_REQUEST = "host.server.s_per_request"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,14 +103,14 @@ class JobCosts:
 def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
     """Return what each job costs; raises ScenarioError where the profile was not calibrated."""
     q = quantities(scenario)
-    terms, servers, pace = stage_terms(q), float(q.servers), scenario.simulation.pace or 1.0
-    at = _at_pace(profile, q, pace)
+    terms, servers, pace, crowded = stage_terms(q), float(q.servers), scenario.simulation.pace or 1.0, is_crowded(scenario)
+    at = _at_pace(scenario, profile, q, pace)
     stage = {name: stage_seconds(at, each) for name, each in terms.items()}
     worker_message_s = at["host.worker.s_per_batch"] / 6.0  # features, lookup, gradients in; pooled, pushed, credit out
     rank_message_s = at["host.rank.s_per_batch"] / RANK_MESSAGES
     per_server_s = at["host.worker.s_per_server"] / 4.0
     rows_s = 0.5 * stage_seconds(at, _only(terms["worker rest"], "host.worker.s_per_row_value")) / servers
-    request_s = at["host.server.s_per_request"] / 2.0
+    request_s = at[_REQUEST] / 2.0
     rank_byte_s, share = at["host.rank.s_per_byte"], at["host.server.lookup_share"]
     server_rows_s = stage_seconds(at, _only(terms["server"], "host.server.s_per_row", "host.server.s_per_value")) / servers
     dense_s = stage_seconds(at, _only(terms["server"], "host.server.dense")) / servers
@@ -114,7 +119,7 @@ def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
     exchange_s = at["host.rank.exchange_s_per_server"] * servers + at["host.rank.exchange_s_per_parameter"] * q.parameters
     return JobCosts(
         cores=profile["host.cores"] - profile["host.background_cores"],
-        slowdown=slowdowns(profile, q),
+        slowdown=slowdowns(profile, q, crowded=crowded),
         sleep_s={stage: at[sleep_cost(stage)] for stage in STAGE_OF_ROLE.values()},
         noise_cv=profile["host.noise_cv"],
         wake_s=profile["host.wake_s"] * pace,
@@ -149,8 +154,8 @@ def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
         reply_update_s=request_s,
         lookup_s=share * server_rows_s,
         update_s=(1.0 - share) * server_rows_s,
-        gather_s=(at["host.server.gather_s_per_row"] * q.rows + at["host.server.gather_s_per_value"] * q.row_values) / servers,
-        distinct_in_step=_distinct_in_step(scenario, q),
+        gather_s=profile[GATHERED_SUM] * summing_s(at, q) / servers,
+        distinct_in_step=q.step_rows / q.rows,
         dense_update_s=dense_s,
         slice_bytes=q.slice_bytes,
         snapshot_s=profile["server.snapshot_pause_s"],
@@ -168,25 +173,31 @@ def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
 
 @dataclass(frozen=True, slots=True)
 class _Paced:
-    """A profile whose constants take `paces` times longer, those that are named there, and are without what sleeping costs."""
+    """A profile whose constants take `factors` times longer, are then without what sleeping costs, and take `paces` times longer again."""
 
     profile: Constants
-    paces: Mapping[str, float]
+    factors: Mapping[str, float]
     slept_s: Mapping[str, float]
+    paces: Mapping[str, float]
 
     def __getitem__(self, name: str) -> float:
-        return max(0.0, self.profile[name] - self.slept_s.get(name, 0.0)) * self.paces.get(name, 1.0)
+        return max(0.0, self.profile[name] * self.factors.get(name, 1.0) - self.slept_s.get(name, 0.0)) * self.paces.get(name, 1.0)
 
 
-def _at_pace(profile: Profile, q: Quantities, pace: float) -> Constants:
-    """Return the constants at a pace of the machine, for batches of this footprint."""
+def _at_pace(scenario: Scenario, profile: Profile, q: Quantities, pace: float) -> Constants:
+    """Return the constants at a pace of the machine, for batches of this footprint, beside idle cores."""
     of_stages = stage_paces(profile, q, pace)
     paces = {name: of_stages[stage] for stage, terms in stage_terms(q).items() for name in terms}
     paces |= {"host.loader.draw_s_per_id": of_stages["loader"]}
-    paces |= dict.fromkeys(("host.server.gather_s_per_row", "host.server.gather_s_per_value"), of_stages["server"])
+    paces |= dict.fromkeys(SUMMING, of_stages["server"])
     paces |= {name: pace for kind in REDUCTIONS.values() for name in reduction_terms(q, kind)}
     paces |= {sleep_cost(stage): of_stages[stage] for stage in STAGE_OF_ROLE.values()}
-    return _Paced(profile, paces, _slept_s(profile, q))
+    factors = {}
+    if is_crowded(scenario):
+        factors = {name: profile[crowd_idle(stage)] for stage, terms in stage_terms(q).items() for name in terms if is_fixed(name)}
+    if gathers(scenario):
+        factors[_REQUEST] *= 1.0 + other_ranks(q) * (profile[GATHERED_REQUEST] - 1.0)
+    return _Paced(profile, factors, _slept_s(profile, q), paces)
 
 
 def _slept_s(profile: Profile, q: Quantities) -> dict[str, float]:
@@ -199,7 +210,7 @@ def _slept_s(profile: Profile, q: Quantities) -> dict[str, float]:
         "host.loader.s_per_batch": sum(per["loader"]),
         "host.worker.s_per_batch": per["worker rest"][0],
         "host.worker.s_per_server": sum(per["worker rest"][1:]) / q.servers,
-        "host.server.s_per_request": sum(per["server"]) / (2.0 * q.servers),
+        _REQUEST: sum(per["server"]) / (2.0 * q.servers),
         "host.rank.s_per_batch": sum(per["rank rest"]),
     }
 
@@ -212,13 +223,6 @@ def _drawing_s(scenario: Scenario, profile: Constants, q: Quantities) -> float:
     """Return what drawing a synthetic batch costs; a batch of a few distinct ones is in memory."""
     data = scenario.workload.data
     return 0.0 if data.kind != "synthetic" or data.distinct_batches is not None else profile["host.loader.draw_s_per_id"] * q.ids
-
-
-def _distinct_in_step(scenario: Scenario, q: Quantities) -> float:
-    samples, rows = scenario.workload.batch_size * q.ranks, 0.0
-    for feature in scenario.model.features:
-        rows += feature.count * Popularity(rows=feature.rows, zipf=feature.zipf).expected_unique(samples * feature.ids_per_sample)
-    return rows / q.rows
 
 
 def _reduce_s(scenario: Scenario, profile: Constants, q: Quantities) -> float:

@@ -19,19 +19,19 @@ from persia.runtime.rig import Measured, Rig, open_rig
 from persia.runtime.rig_pieces import draw_seconds_per_id, gather_seconds, share_of_wakes_that_move
 from persia.scenario import Scenario
 from simulator.calibration.design import Point, crowds, points
-from simulator.calibration.equations import Equation, PointTimes, lookup_share
+from simulator.calibration.equations import Equation, PointTimes
 from simulator.calibration.fit import fit
+from simulator.calibration.held_out import prediction_errors
 from simulator.calibration.machine import Machine, fit_machine
 from simulator.calibration.store import Calibrated, default_profile_path, read_points, write_points, write_profile
 from simulator.calibration.waking import wait_s
-from simulator.host_costs import REDUCTIONS, quantities, reduces
+from simulator.host_costs import ALONE_ERROR, CROWDED_ERROR, REDUCTIONS, SUMMING, gathers, quantities, reduces
 from simulator.parallel import parallel_map
 from simulator.result import SimulationResult
 from simulator.run import simulate
 
 _FEWEST, _CROWD_FEWEST = 4, 12  # batches
 _SECONDS, _CROWD_SECONDS = 0.4, 0.9
-_REDUCE_CONSTANTS = ("host.reduce.overlapped_s_per_step", "host.reduce.after_backward_s_per_step")
 _PREFIXES = {"loader": "loader", "embedding_worker": "worker", "parameter_server": "server", "nn_worker": "rank"}  # of constants
 _WAITING_STEPS = 25  # simulated to find a wait
 _COUNTED_STEPS = 15  # simulated to find which work is done beside busy cores, and how often threads sleep
@@ -64,15 +64,16 @@ def run(*, out: Path | None, as_json: bool, batch_sizes: Sequence[int] | None, a
             **_gathering(),
             "host.loader.draw_s_per_id": draw_seconds_per_id(),
             "host.moves_on_wake": moves,
-            _WAKE: 0.0,
+            **dict.fromkeys((_WAKE, ALONE_ERROR, CROWDED_ERROR), 0.0),  # until they are known
         }
         cores = machine_facts()["cores"]
         measured = [*earlier, *findings.now]
-        first = fit_machine(measured, cores)
+        first = fit_machine(measured, cores, extra)
         findings.now = _with_counts(_calibrated(measured, first, findings, extra), findings, _last(first.paces, findings))
         measured = [*earlier, *findings.now]
         write_points(points_path, measured)
-        machine = fit_machine(measured, cores)
+        machine = fit_machine(measured, cores, extra)
+        extra |= prediction_errors(measured, cores, extra)
         calibrated = _calibrated(measured, machine, findings, extra)
         calibrated.extra[_WAKE] = _wake_s(calibrated, findings, _last(machine.paces, findings))
         calibrated = replace(calibrated, seconds=monotonic() - began_s)
@@ -93,7 +94,7 @@ def _earlier(path: Path) -> list[PointTimes]:
 
 def _calibrated(measured: Sequence[PointTimes], machine: Machine, findings: _Findings, extra: Mapping[str, float]) -> Calibrated:
     """Return all constants but the waking of cores."""
-    constants = {**dict.fromkeys(_REDUCE_CONSTANTS, 0.0), **machine.constants, **extra, **_host(measured, findings)}
+    constants = {**machine.constants, **extra, **_host(findings)}
     covered = [point.quantities for point in measured]
     return Calibrated(fitted=machine.fitted, extra=constants, quantities=covered, machine=machine_facts(), seconds=0.0)
 
@@ -129,7 +130,12 @@ def _print(path: Path, calibrated: Calibrated, as_json: bool) -> None:
         )
         return
     lines = [f"  {stage:<14}{100 * each.relative_error:5.1f} % about the fit of {each.points} points" for stage, each in fitted.items()]
-    print_text("\n".join(["Processor time of one batch, by stage:", *lines]))
+    of_kinds = (("one batch after another", ALONE_ERROR), ("several at once", CROWDED_ERROR))
+    errors = [f"  {kind:<25}{100 * calibrated.extra[name]:5.1f} %" for kind, name in of_kinds]
+    unseen = (
+        "Points that a fit has not seen, and what their prediction is off by (standard deviation, without what a short measurement is):"
+    )
+    print_text("\n".join(["Processor time of one batch, by stage:", *lines, unseen, *errors]))
     note(f"The profile is {path}; it took {calibrated.seconds:.0f} s.")
 
 
@@ -172,15 +178,15 @@ def _note(findings: _Findings, scenario: Scenario, measured: Measured, *, crowde
             step_s=measured.step_s,
             crowded=crowded,
             reduction=REDUCTIONS[scenario.schedule.mode] if reduces(scenario) else "",
-            gathered=scenario.schedule.mode == "sync" and scenario.ranks > 1,
+            gathered=gathers(scenario),
+            unrest=measured.unrest,
         )
     )
 
 
-def _host(points: Sequence[PointTimes], findings: _Findings) -> dict[str, float]:
+def _host(findings: _Findings) -> dict[str, float]:
     return {
         "host.cores": core_quota(),
-        "host.server.lookup_share": lookup_share(points),
         "host.background_cores": max(0.0, median(findings.background_cores)),
         "host.noise_cv": median(findings.noise_cv),
         **{f"{_PREFIXES[role]}.fixed_gib": gib for role, gib in findings.resident_gib.items()},
@@ -235,7 +241,6 @@ def _simulated(scenario: Scenario, **changes: object) -> Scenario:
 
 def _gathering() -> dict[str, float]:
     """Return what summing a step's gradients in a server costs, per row and per value of one batch."""
-    names = ("host.server.gather_s_per_row", "host.server.gather_s_per_value")
-    sums = [Equation(dict(zip(names, (float(rows), float(rows * dim)), strict=True)), seconds) for rows, dim, seconds in gather_seconds()]
+    sums = [Equation(dict(zip(SUMMING, (float(rows), float(rows * dim)), strict=True)), seconds) for rows, dim, seconds in gather_seconds()]
     fitted = fit(sums)
-    return {name: fitted.constants.get(name, 0.0) for name in names}
+    return {name: fitted.constants.get(name, 0.0) for name in SUMMING}

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ from persia.trace import Span, read_trace
 _PATIENCE_S = 60.0
 _OWN_THREAD = "main"
 _TRAIN = "train"
+_OF_A_BATCH = ("dedup", "pool", "un-pool")  # spans: one of each, however many happen to begin in the measured time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,8 @@ class Measured:
     `thread_s[role, thread]` is processor time: `main` (the role's own), `io` (the transport's), `other` (a rank's training
     thread); `sleeps` how often such a thread waited for something to do; `span_s[stage]` is the processor time of each stage of
     the trace; `step_s` the time from batch to batch; `other_cores` what other work of the machine used meanwhile; `memory_s` what
-    the memory probe's reads took.
+    the memory probe's reads took; `unrest` how far the processor time of a batch in either half of the measurement is from the
+    mean, over it: what a restless machine makes of the mean's error, with one degree of freedom.
     """
 
     batches: float
@@ -51,31 +54,36 @@ class Measured:
     other_cores: float
     noise_cv: float
     memory_s: float
+    unrest: float
 
 
 class _RigAttempt(Attempt):
     """An attempt that ends when it has measured long enough.
 
-    `clocks` are read twice, behind the warm-up and at the end: reading takes milliseconds, in which a core is not
+    `clocks` are read three times, behind the warm-up, half-way and at the end: reading takes milliseconds, in which a core is not
     the roles'.  `resident_gib` is each role's memory at the end.
     """
 
-    clocks: tuple[_Clocks, _Clocks]
+    clocks: tuple[_Clocks, _Clocks, _Clocks]
     resident_gib: dict[str, float]
 
     def measure(self, warm_batches: int, warm_seconds: float, batches: int, seconds: float) -> None:
         """Train until so many batches behind the warm-up are done and so much time has passed; raises RunFailed."""
-        enough = warm_batches + batches
+
+        def measured(part: float) -> _Clocks:
+            """Return what the clocks say after a part of the measurement."""
+            enough, until_s = warm_batches + part * batches, began_s + part * seconds
+            self._serve(lambda: self._trained_batches() >= enough and time.monotonic() >= until_s, "measuring", _PATIENCE_S)
+            return _read_clocks(self.processes)
+
         try:
             self._launch()
             self._serve(lambda: self._trained_batches() > 0, "starting", _PATIENCE_S)
             warm_s = time.monotonic() + warm_seconds
             self._serve(lambda: self._trained_batches() >= warm_batches and time.monotonic() >= warm_s, "warming up", _PATIENCE_S)
             first, began_s = _read_clocks(self.processes), time.monotonic()
-            self._serve(lambda: self._trained_batches() >= enough and time.monotonic() - began_s >= seconds, "measuring", _PATIENCE_S)
-            last = _read_clocks(self.processes)
-            self._serve(lambda: self._told_until_s() >= last.at_s, "measured", _PATIENCE_S)
-            self.clocks = first, last
+            self.clocks = first, measured(0.5), measured(1.0)
+            self._serve(lambda: self._told_until_s() >= self.clocks[-1].at_s, "measured", _PATIENCE_S)
         except RankDied as death:
             raise RunFailed(str(death), mistake=False) from death
         self.resident_gib = {role: resident_gib(pid) for (role, _), pid in self.processes.pids().items()}
@@ -185,11 +193,12 @@ def thread_use(pid: int) -> dict[str, Use]:
     return dict(used)
 
 
-def _measured(trained_s: Any, clocks: tuple[_Clocks, _Clocks], memory: MemoryProbe, attempt: Path, began_at_s: float) -> Measured:
-    """Return the means between two readings of the clocks."""
-    first, last = clocks
-    place = np.interp([first.at_s, last.at_s], trained_s, np.arange(len(trained_s)))
-    batches, wall_s = float(place[1] - place[0]), last.at_s - first.at_s
+def _measured(trained_s: Any, clocks: tuple[_Clocks, _Clocks, _Clocks], memory: MemoryProbe, attempt: Path, began_at_s: float) -> Measured:
+    """Return the means between the first reading of the clocks and the last."""
+    first, _, last = clocks
+    place = np.interp([each.at_s for each in clocks], trained_s, np.arange(len(trained_s)))
+    batches, wall_s = float(place[-1] - place[0]), last.at_s - first.at_s
+    halves_s = np.diff([sum(use.seconds for use in each.used.values()) for each in clocks]) / np.diff(place)
     before = {key: first.used.get(key, Use()) for key in last.used}
     used_s = {key: use.seconds - before[key].seconds for key, use in last.used.items()}
     sleeps = {key: (use.sleeps - before[key].sleeps) / batches for key, use in last.used.items()}
@@ -201,13 +210,15 @@ def _measured(trained_s: Any, clocks: tuple[_Clocks, _Clocks], memory: MemoryPro
             if record.tier != "nn_worker" or record.name == _TRAIN:
                 spans[record.name][record.tier, record.index, record.start_s] = record.cpu_s or 0.0
     used = {name: list(each.values()) for name, each in spans.items()}
+    per_batch = {name: 1.0 if name in _OF_A_BATCH else len(each) / batches for name, each in used.items()}
     return Measured(
         batches=batches,
         thread_s={key: seconds / batches for key, seconds in used_s.items()},
         sleeps=sleeps,
-        span_s={name: sum(seconds) / batches for name, seconds in used.items()},
+        span_s={name: fmean(seconds) * per_batch[name] for name, seconds in used.items()},
         step_s=wall_s / batches,
         other_cores=(os.cpu_count() or 1) - (sum(used_s.values()) + last.others_s - first.others_s) / wall_s,
         noise_cv=float(sum(map(np.std, used.values())) / sum(map(np.mean, used.values()))),
         memory_s=memory.mean_s(first.at_s, last.at_s),
+        unrest=float(abs(halves_s[1] - halves_s[0]) / sum(halves_s)),
     )

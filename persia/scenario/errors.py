@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 ERRORS_SHOWN = 20
 _SUGGESTION_LENGTH = 64
@@ -51,6 +52,10 @@ class ScenarioError(Exception):
         self.more = tuple(more)
         self.hidden = hidden
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let it pass from one process to another."""
+        return _made_again, (self.message, {name: value for name, value in vars(self).items() if name != "message"})
+
     @property
     def position(self) -> Position:
         """Where the value that is refused was written."""
@@ -65,6 +70,10 @@ class ScenarioError(Exception):
     def __str__(self) -> str:
         """Return all lines."""
         return "\n".join(self.lines())
+
+
+def _made_again(message: str, parts: dict[str, Any]) -> ScenarioError:
+    return ScenarioError(message, **parts)
 
 
 def error_at(position: Position, message: str, remedy: str) -> ScenarioError:

@@ -13,23 +13,22 @@ from math import fsum, log
 from statistics import fmean, geometric_mean
 from typing import NamedTuple
 
+from simulator.host_conditions import beside_idle_s, crowd_factors, crowd_idle, crowd_terms, footprint, other_ranks, slowdowns, stage_paces
 from simulator.host_costs import (
+    GATHERED_REQUEST,
+    GATHERED_SUM,
     MEETING,
     STAGE_OF_ROLE,
     TRAINING_TOGETHER,
     Constants,
     Quantities,
     Terms,
-    crowd_factors,
-    crowd_terms,
-    footprint,
     reduction_terms,
     sleep_cost,
     sleep_terms,
-    slowdowns,
-    stage_paces,
     stage_seconds,
     stage_terms,
+    summing_s,
 )
 
 ROLE_OF_STAGE = {stage: role for role, stage in STAGE_OF_ROLE.items()}
@@ -70,6 +69,7 @@ class PointTimes:
     crowded: bool = False
     reduction: str = ""  # the kind of all-reduce that its ranks take part in
     gathered: bool = False  # servers sum the gradients of several ranks (mode sync) before they apply them
+    unrest: float = 0.0  # standard error of its processor time over that, as its halves tell it, with one degree of freedom
     beside: Mapping[str, float] = field(default_factory=dict)
 
     def stages(self) -> dict[str, float]:
@@ -145,8 +145,8 @@ def sleep_equations(points: Sequence[PointTimes], stage: str) -> Sequence[Equati
 def crowd_equations(points: Sequence[PointTimes], constants: Constants, paces: Sequence[float], cores: float) -> Equations:
     """Return every stage's equations at crowded points, given what its work takes alone.
 
-    `paces` is how many times longer than usual work takes at each point, whatever the size of its batch and crowding.  Only what is
-    done beside busy cores is crowded; the rest is known, but for what ranks take to meet, which is all unknown: they do so on a crowded
+    `paces` is how many times longer than usual work takes at each point, whatever the size of its batch and crowding.  Of what is
+    done beside idle cores that is known which grows with a batch's size; what ranks take to meet is all unknown: they do so on a crowded
     machine only.  An equation that says nothing of a stage has zero seconds.
     """
     found: dict[str, list[Equation]] = defaultdict(list)
@@ -154,15 +154,16 @@ def crowd_equations(points: Sequence[PointTimes], constants: Constants, paces: S
         of_stages = stage_paces(constants, point.quantities, pace)
         stages, besides = point.stages(), beside(point, cores)
         of_crowd, meetings = crowd_terms(constants, point.quantities), stage_terms(point.quantities)["rank rest"][MEETING]
-        of_crowd["rank rest"][crowd_factors("rank rest")[0]] -= constants[MEETING] * meetings
+        of_crowd["rank rest"][crowd_factors("rank rest", in_step=point.quantities.in_step)[0]] -= constants[MEETING] * meetings
         for stage, terms in of_crowd.items():
+            fixed, sized = crowd_factors(stage, in_step=point.quantities.in_step)
             crowded = {name: besides[stage] * seconds for name, seconds in terms.items()}
+            crowded[crowd_idle(stage)] = (1.0 - besides[stage]) * terms[fixed]
             if stage == "rank rest":
                 crowded[CROWDED_MEETING] = meetings
-            known_s = (1.0 - besides[stage]) * sum(terms.values())
+            known_s = (1.0 - besides[stage]) * terms[sized]
             if stage in ROLE_OF_STAGE:
-                usually = stage_seconds(constants, sleep_terms(stage, point.quantities))
-                crowded[sleep_cost(stage)] = point.sleeps[ROLE_OF_STAGE[stage], "main"] - usually
+                crowded[sleep_cost(stage)] = _more_sleeps(point, constants, stage)
             says = not (stage == "train" and point.reduction) and not (stage == "server" and point.gathered)
             found[stage].append(Equation(crowded, stages[stage] / of_stages[stage] if says else 0.0, known_s))
     return found
@@ -176,17 +177,52 @@ def reduction_equations(points: Sequence[PointTimes], constants: Constants, pace
     found = []
     for point, pace in zip(points, paces, strict=True):
         q = point.quantities
-        alone_s = stage_paces(constants, q, pace)["train"] * sum(crowd_terms(constants, q)["train"].values())
-        train_s = _slower(point, constants, cores)["train"] * alone_s
+        train_s = beside_s(point, constants, cores)["train"] * stage_paces(constants, q, pace)["train"]
         terms = {**reduction_terms(q, point.reduction), TRAINING_TOGETHER: train_s / pace}
         found.append(Equation(terms, point.stages()["train"] / pace, train_s / pace))
     return found
 
 
+def gather_equations(points: Sequence[PointTimes], constants: Constants, paces: Sequence[float], cores: float) -> Sequence[Equation]:
+    """Return the equations of servers that gather a step's gradients: requests of all its batches but one, and the sum, are unknown.
+
+    `paces` is how many times longer than usual work takes at each point, whatever the size of its batch and crowding.
+    """
+    found, stage, looked_up = [], "server", constants["host.server.lookup_share"]
+    for point, pace in zip(points, paces, strict=True):
+        q, slower = point.quantities, _slower(point, constants, cores)[stage]
+        requests_s, rows_s = (
+            slower * crowd_terms(constants, q)[stage][name] for name in crowd_factors(stage, in_step=point.quantities.in_step)
+        )
+        requests_s *= constants[crowd_idle(stage)]
+        known_s = requests_s / q.ranks + rows_s * (looked_up + (1.0 - looked_up) * q.step_rows / q.rows / q.ranks)
+        unknown = {GATHERED_REQUEST: requests_s * other_ranks(q), GATHERED_SUM: slower * summing_s(constants, q)}
+        measured_s = point.stages()[stage] / stage_paces(constants, q, pace)[stage]
+        found.append(Equation(unknown, measured_s, known_s + _sleeping_s(point, constants, stage)))
+    return found
+
+
+def beside_s(point: PointTimes, constants: Constants, cores: float) -> dict[str, float]:
+    """Return what each stage of a point takes at the usual pace, as a part of it is done beside busy cores, and with its sleeps."""
+    slower, alone_s = _slower(point, constants, cores), beside_idle_s(constants, point.quantities, crowded=point.crowded)
+    return {stage: alone_s[stage] * each + _sleeping_s(point, constants, stage) for stage, each in slower.items()}
+
+
+def _sleeping_s(point: PointTimes, constants: Constants, stage: str) -> float:
+    """Return what it costs that threads of a stage slept more often than where one batch after another passes."""
+    if stage not in ROLE_OF_STAGE:
+        return 0.0
+    return constants[sleep_cost(stage)] * _more_sleeps(point, constants, stage)
+
+
+def _more_sleeps(point: PointTimes, constants: Constants, stage: str) -> float:
+    return point.sleeps[ROLE_OF_STAGE[stage], "main"] - stage_seconds(constants, sleep_terms(stage, point.quantities))
+
+
 def _slower(point: PointTimes, crowding: Constants, cores: float) -> dict[str, float]:
     """Return for each stage how many times longer it takes, as a part of it is done beside busy cores."""
-    besides = beside(point, cores)
-    return {stage: 1.0 + besides[stage] * (slowdown - 1.0) for stage, slowdown in slowdowns(crowding, point.quantities).items()}
+    besides, slowdown = beside(point, cores), slowdowns(crowding, point.quantities, crowded=point.crowded)
+    return {stage: 1.0 + besides[stage] * (each - 1.0) for stage, each in slowdown.items()}
 
 
 def beside(point: PointTimes, cores: float) -> Mapping[str, float]:
@@ -207,6 +243,7 @@ def others_busy(point: PointTimes, cores: float) -> float:
 
 
 def lookup_share(points: Sequence[PointTimes]) -> float:
-    """Return the share of lookups in a server's work on its rows."""
-    lookups, updates = (sum(point.span_s.get(stage, 0.0) for point in points) for stage in ("lookup", "update"))
+    """Return the share of lookups in a server's work on its rows, where it applies the updates of one batch after another."""
+    apart = [point.span_s for point in points if not point.gathered]
+    lookups, updates = (sum(span_s.get(stage, 0.0) for span_s in apart) for stage in ("lookup", "update"))
     return lookups / (lookups + updates)

@@ -25,7 +25,7 @@ _Z90 = 1.645  # of a normal distribution's 90 % interval
 _ROUNDS = 5  # of weighing anew and leaving out what a disturbance of the machine has spoilt
 _OUTLIER = 4.685  # deviations beyond which a point says nothing: Beaton and Tukey's biweight, Technometrics 16 (1974)
 _LEAST_DEVIATION = 0.005  # of a logarithm: where almost all points agree, the others are not left out for less
-_PRIOR = 0.5  # weight of a further equation, over that of a point's
+_PRIOR = 0.25  # weight of a further equation, over that of a point's: by points that a fit had not seen
 _PACE_ROUNDS, _SETTLED = 40, 2e-3  # most rounds; the largest change of a pace that ends them
 _ALWAYS_APART = 0.05  # of a stage's residuals from the shared ones, added to their deviation: no stage decides alone
 _CLIPPED, _SHARED_ROUNDS = 2.0, 3  # deviations beyond which a stage says no more of a point (Huber, 1964); rounds of finding them
@@ -33,7 +33,8 @@ _EXPONENTS = 0.0, 2.0  # bounds of what all stages have in common
 _APART = 0.2  # about how far a stage's exponent is from the common one
 _ARITHMETIC, _ARITHMETIC_APART = 0.5, 0.5  # the exponent of plain arithmetic: between not at all and as the rest
 _MACHINE, _PRIOR_OF_MACHINE = 0.7, 0.4  # exponent of the machine's reading as far as the points do not tell, and the weight of that
-_PRIOR_OF_SIZES = 1.0  # weight of that what all stages have in common does not follow a size: within 0.1 where points err by a tenth
+_OWN = 0.2  # of what all stages share at a point and the machine's reading does not tell, is its pace: by points that a fit had not seen
+_PRIOR_OF_SIZES = 0.5  # weight of that what all stages have in common does not follow a size: within 0.2 where points err by a tenth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,7 @@ def fit(equations: Sequence[Equation], about_one: Collection[str] = ()) -> Fitte
     """Return the constants of one stage from its equation at each point.
 
     Constants in `about_one` are factors that are 1 as far as the points do not say otherwise: each has a further equation
-    that says so, within a fifth where points err by a tenth (ridge regression: Hoerl and Kennard, 1970).
+    that says so, within two fifths where points err by a tenth (ridge regression: Hoerl and Kennard, 1970).
 
     Points weigh less the further they are from the fit; those beyond 4.7 robust deviations are left out, and counted.  Errors
     are relative to all of a stage's time, what is known of it included.
@@ -61,6 +62,8 @@ def fit(equations: Sequence[Equation], about_one: Collection[str] = ()) -> Fitte
     """
     sound = [each for each in equations if each.seconds > 0.0]
     names = [name for name in dict.fromkeys(name for each in sound for name in each.terms) if any(e.terms.get(name, 0.0) for e in sound)]
+    if not sound:
+        return Fitted(constants={}, errors={}, relative_error=0.0, points=0, left_out=0)
     if len(sound) < len(names):
         raise ValueError(f"{len(sound)} points do not determine {len(names)} constants")
     counts = np.array([[each.terms.get(name, 0.0) for name in names] for each in sound])
@@ -106,7 +109,7 @@ class Paces:
 
     All stages share a point's pace; each follows it with its own `sensitivity`, one on average, but for what is `arithmetic`,
     and the size of a batch with exponents of its own.  The pace follows what was read of the machine with the `machine`
-    exponent, up to a relative error of `drift`.
+    exponent.
     """
 
     of_points: Sequence[float]
@@ -114,7 +117,6 @@ class Paces:
     sensitivity: Mapping[str, float]
     arithmetic: float
     sizes: Mapping[str, Sequence[float]]
-    drift: float
 
 
 def fit_all(
@@ -154,6 +156,7 @@ def fit_all(
         solved = lsq_linear(np.vstack([design, prior]), np.append(shared, supposed), bounds).x
         of_machine, of_size = float(solved[1]), solved[2:]
         before, pace = pace, shared - solved[0] - size @ of_size
+        taken_out = of_machine * read + _OWN * (pace - of_machine * read)
         of_sizes = {}
         for stage, each in logs.items():
             if exponents is None:
@@ -167,7 +170,7 @@ def fit_all(
                 follows = np.array(exponents[stage])
                 sized = _apart(size, each - shared - (follows - 1.0) * pace, none, about)
             of_sizes[stage] = of_size + np.array(sized)
-            paces[stage] = np.exp(follows * pace + size @ of_sizes[stage])
+            paces[stage] = np.exp(follows * taken_out + size @ of_sizes[stage])
         if np.abs(pace - before).max() < _SETTLED:
             break
     return fitted, Paces(
@@ -176,7 +179,6 @@ def fit_all(
         sensitivity=of_rest,
         arithmetic=of_arithmetic,
         sizes={stage: each.tolist() for stage, each in of_sizes.items()},
-        drift=float((pace - of_machine * read).std(ddof=design.shape[1])),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import exp
 from statistics import pstdev
@@ -14,25 +14,35 @@ from simulator.calibration.equations import (
     Usual,
     crowd_equations,
     equations,
+    gather_equations,
+    lookup_share,
     others_busy,
     reduction_equations,
     sleep_equations,
 )
 from simulator.calibration.fit import Fitted, fit, fit_all
-from simulator.host_costs import (
-    ARITHMETIC,
+from simulator.host_conditions import (
     ARITHMETIC_EXPONENT,
-    MEETING,
-    RANK_MESSAGES,
-    Constants,
     condition_exponents,
     crowd_exponents,
     crowd_factors,
+    factors_of,
     other_ranks,
     pace_exponents,
+    traffic,
+)
+from simulator.host_costs import (
+    ARITHMETIC,
+    GATHERED_REQUEST,
+    GATHERED_SUM,
+    MEETING,
+    RANK_MESSAGES,
+    REDUCTIONS,
+    TRAINING_TOGETHER,
+    Constants,
+    reduction_terms,
     sleep_cost,
     sleep_terms,
-    traffic,
 )
 
 _BUSY_LEAST = 0.3  # of the other cores
@@ -56,8 +66,8 @@ class Machine:
         return {**self.constants, **{name: value for each in self.fitted.values() for name, value in each.constants.items()}}
 
 
-def fit_machine(points: Sequence[PointTimes], cores: float) -> Machine:
-    """Return what the points say of a machine with so many cores."""
+def fit_machine(points: Sequence[PointTimes], cores: float, known: Mapping[str, float]) -> Machine:
+    """Return what the points say of a machine with so many cores; `known` constants were measured by themselves."""
     usual = Usual.of(points)
     crowded = [number for number, point in enumerate(points) if point.crowded and others_busy(point, cores) >= _BUSY_LEAST]
     machine = _fit_alone(points, usual, None, cores)
@@ -65,9 +75,21 @@ def fit_machine(points: Sequence[PointTimes], cores: float) -> Machine:
         machine = _fit_crowded(points, crowded, usual, machine, cores)
         for _ in range(_ROUNDS - 1):
             machine = _fit_crowded(points, crowded, usual, _fit_alone(points, usual, machine.all_constants(), cores), cores)
-    reducing = [(point, pace) for point, pace in zip(points, machine.paces, strict=True) if point.reduction]
-    reduction = reduction_equations([point for point, _ in reducing], machine.all_constants(), [pace for _, pace in reducing], cores)
-    return replace(machine, fitted={**machine.fitted, "reduction": fit(reduction)})
+    constants = {**known, **machine.all_constants()}
+    reducing, reduced = _those(points, machine.paces, lambda point: bool(point.reduction))
+    gathering, gathered = _those(points, machine.paces, lambda point: point.gathered)
+    fitted = {
+        "reduction": fit(reduction_equations(reducing, constants, reduced, cores)),
+        "gathering": fit(gather_equations(gathering, constants, gathered, cores), about_one=(GATHERED_REQUEST, GATHERED_SUM)),
+    }
+    return replace(machine, fitted={**machine.fitted, **fitted})
+
+
+def _those(
+    points: Sequence[PointTimes], paces: Sequence[float], belongs: Callable[[PointTimes], bool]
+) -> tuple[Sequence[PointTimes], Sequence[float]]:
+    numbers = [number for number, point in enumerate(points) if belongs(point)]
+    return [points[number] for number in numbers], [paces[number] for number in numbers]
 
 
 def _fit_alone(points: Sequence[PointTimes], usual: Usual, crowding: Constants | None, cores: float) -> Machine:
@@ -87,14 +109,18 @@ def _fit_alone(points: Sequence[PointTimes], usual: Usual, crowding: Constants |
         "host.memory_exponent": idle.machine,
         "host.memory_cv": pstdev(map(usual.slower, points)),
         "host.footprint": usual.footprint,
-        "host.drift": idle.drift,
         ARITHMETIC_EXPONENT: idle.arithmetic,
+        GATHERED_REQUEST: 1.0,
+        GATHERED_SUM: 1.0,
+        "host.server.lookup_share": lookup_share(points),
+        TRAINING_TOGETHER: 0.0,
+        **{name: 0.0 for kind in REDUCTIONS.values() for name in reduction_terms(alone[0].quantities, kind)},
         MEETING: fitted["rank rest"].constants["host.rank.s_per_batch"] / RANK_MESSAGES,  # as any message of a rank, as far as is known
     }
     for stage, (exponent,) in idle.sizes.items():
         sensitivity, size = condition_exponents(stage)
         constants |= {sensitivity: idle.sensitivity[stage], size: exponent}
-        constants |= {**dict.fromkeys(crowd_factors(stage), 1.0), **dict.fromkeys(crowd_exponents(stage), 0.0)}
+        constants |= {**dict.fromkeys(factors_of(stage), 1.0), **dict.fromkeys(crowd_exponents(stage), 0.0)}
     for stage in ROLE_OF_STAGE:
         constants |= {
             sleep_cost(stage): 0.0,
@@ -113,10 +139,11 @@ def _fit_crowded(points: Sequence[PointTimes], crowded: Sequence[int], usual: Us
         found,
         [_of_what_is_crowded(point, cores, usual, constants) for point in those],
         exponents={stage: [each[stage] for each in exponents] for stage in found},
-        about_one=[name for stage in found for name in crowd_factors(stage)],
+        about_one=[name for stage in found for name in factors_of(stage)],
     )
     of_rank = factors["rank rest"].constants
-    more = {MEETING: of_rank[CROWDED_MEETING] / (of_rank[crowd_factors("rank rest")[0]] or 1.0)} if CROWDED_MEETING in of_rank else {}
+    meets_in_step, _ = crowd_factors("rank rest", in_step=True)
+    more = {MEETING: of_rank[CROWDED_MEETING] / (of_rank.get(meets_in_step) or 1.0)} if CROWDED_MEETING in of_rank else {}
     for stage, of_stage in told.sizes.items():
         more |= dict(zip(crowd_exponents(stage), of_stage, strict=True))
     for number, pace in zip(crowded, told.of_points, strict=True):

@@ -15,7 +15,7 @@ import yaml
 from persia.scenario import load_profile
 from simulator.calibration.equations import PointTimes
 from simulator.calibration.fit import Fitted, interval
-from simulator.host_costs import Quantities, relative_error_of
+from simulator.host_costs import Quantities
 
 _BASE = "persia-original"  # what a calibration does not measure: memory, prices of literature
 DOMAIN = ("samples", "bags", "ids", "rows", "id_values", "row_values", "pooled_values", "parameters", "flops", "servers")
@@ -34,9 +34,8 @@ class Calibrated:
     def constants(self) -> dict[str, float]:
         """Return all constants by name, in seconds (per what the name says), cores, or times."""
         constants = dict(self.extra)
-        for stage, each in self.fitted.items():
+        for each in self.fitted.values():
             constants |= each.constants
-            constants[relative_error_of(stage)] = each.relative_error
         return constants
 
 
@@ -60,6 +59,7 @@ def write_points(path: Path, points: Sequence[PointTimes]) -> None:
             "crowded": point.crowded,
             "reduction": point.reduction,
             "gathered": point.gathered,
+            "unrest": point.unrest,
             "thread_s": _joined(point.thread_s),
             "sleeps": _joined(point.sleeps),
             "memory_s": point.memory_s,
@@ -85,6 +85,7 @@ def read_points(path: Path) -> list[PointTimes]:
             memory_s=row["memory_s"],
             beside=row["beside"],
             gathered=row["gathered"],
+            unrest=row["unrest"],
         )
         for row in json.loads(path.read_text(encoding="utf-8"))
     ]

@@ -8,7 +8,8 @@ from typing import Any
 
 from persia.scenario import Scenario, load_profile
 from persia.trace import Span
-from simulator.host_costs import is_crowded, memory_pace
+from simulator.host_conditions import memory_pace
+from simulator.host_costs import is_crowded
 from simulator.parallel import parallel_map
 from simulator.result import Interval, SimulationResult
 from simulator.run import simulate

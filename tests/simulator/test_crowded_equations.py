@@ -9,13 +9,14 @@ import pytest
 
 from simulator.calibration.equations import CROWDED_MEETING, crowd_equations
 from simulator.calibration.fit import fit
-from simulator.host_costs import MEETING, crowd_exponents, slowdowns, traffic
-from tests.simulator.test_calibration import FACTORS, all_factors, all_planted, conditions, crowded, drawn, of_crowds, planted
+from simulator.host_conditions import crowd_exponents, memory_pace, slowdowns, traffic
+from simulator.host_costs import MEETING
+from tests.simulator.test_calibration import FACTORS, MEMORY_S, all_factors, all_planted, conditions, crowded, drawn, of_crowds, planted
 
 
 def test_servers_that_sum_a_step_say_nothing_of_what_a_batch_costs_them() -> None:
     q = drawn(1)[0]
-    constants = all_planted(q) | all_factors() | conditions(0.6, sensitive=False)
+    constants = all_planted(q) | conditions(0.6, sensitive=False) | all_factors()
     one = crowded(q)
     found, without = (crowd_equations([point], constants, [1.0], 2.0) for point in (one, replace(one, gathered=True)))
     assert found["server"][0].seconds > 0.0 == without["server"][0].seconds
@@ -27,16 +28,23 @@ def test_what_ranks_take_to_meet_is_found_apart_from_their_other_messages() -> N
     assert {q.meetings for q in shapes} == {0, 1}
     constants = all_planted(shapes[0]) | conditions(0.6, sensitive=False) | {MEETING: 1.0}  # which is not used
     found = fit(crowd_equations([crowded(q) for q in shapes], constants, [1.0] * 24, 2.0)["rank rest"])
-    assert found.constants[CROWDED_MEETING] == pytest.approx(FACTORS["fixed"] * planted(MEETING), rel=1e-3)
+    assert found.constants[CROWDED_MEETING] == pytest.approx(FACTORS["step"] * planted(MEETING), rel=1e-3)
 
 
 def test_a_batch_that_walks_through_more_rows_is_slowed_more_beside_busy_cores() -> None:
     few = drawn(1)[0]
     many = replace(few, id_values=20.0 * few.id_values)
-    constants = all_planted(few) | all_factors() | conditions(0.6, sensitive=True)
+    constants = all_planted(few) | conditions(0.6, sensitive=True) | all_factors()
     assert traffic(constants, few) < traffic(constants, many) < 1.0
-    for stage, slowed in slowdowns(constants, many).items():
+    for stage, slowed in slowdowns(constants, many, crowded=True).items():
         of_traffic = constants[crowd_exponents(stage)[2]]
         more = of_traffic * (traffic(constants, many) - traffic(constants, few))
         if stage not in ("pool", "un-pool"):  # whose own work grows with the rows
-            assert slowed / slowdowns(constants, few)[stage] == pytest.approx(np.exp(more), rel=1e-6), stage
+            assert slowed / slowdowns(constants, few, crowded=True)[stage] == pytest.approx(np.exp(more), rel=1e-6), stage
+
+
+def test_a_pace_is_read_from_memory_beside_what_is_usual_there() -> None:
+    constants = conditions(0.6, sensitive=False) | {"host.crowded_memory_s": 0.5 * MEMORY_S}
+    assert memory_pace(constants, MEMORY_S, crowded=False) == pytest.approx(1.0)
+    assert memory_pace(constants, 2.0 * MEMORY_S, crowded=False) == pytest.approx(2.0**0.8)
+    assert memory_pace(constants, 0.5 * MEMORY_S, crowded=True) == pytest.approx(1.0)  # a core that is awake reads faster

@@ -12,7 +12,7 @@ import yaml
 
 from persia.scenario import Scenario, ScenarioError
 from persia.schedule.log import read_log, replay
-from simulator import core, processor
+from simulator import core, host_conditions, processor
 from simulator.host_costs import TRAINING_TOGETHER
 from simulator.result import SimulationResult
 from simulator.run import simulate
@@ -79,6 +79,7 @@ def slow_down_the_scheduler(monkeypatch: pytest.MonkeyPatch, factor: float) -> N
 def test_twice_the_constants_is_half_the_speed_and_the_same_staleness(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fast = run(name)
     slow_down_the_scheduler(monkeypatch, 2.0)
+    monkeypatch.setattr(host_conditions, "_BUSY_MEMORY", 0.5 * host_conditions._BUSY_MEMORY)  # bytes a second
     slow = run(name, profile=scaled(tmp_path, 2.0))
     assert slow.throughput.samples_per_s.mean == pytest.approx(0.5 * fast.throughput.samples_per_s.mean, rel=1e-6)
     assert slow.staleness.version.mean == pytest.approx(fast.staleness.version.mean, abs=1e-9)
@@ -162,12 +163,16 @@ def test_what_a_process_does_behind_a_message_keeps_nobody_waiting(monkeypatch: 
 
 @pytest.mark.parametrize(("name", "reduces"), [("grid-15", True), ("grid-14", False), ("grid-07", False)])
 def test_only_ranks_that_reduce_train_slower_because_all_train_at_once(name: str, reduces: bool, tmp_path: Path) -> None:
-    def train_apart(constant: str, each: dict[str, Any]) -> None:
-        if constant == TRAINING_TOGETHER:
-            each["value"] = 0.0
+    def in_which_training_together_is(part: float) -> Path:
+        def train(constant: str, each: dict[str, Any]) -> None:
+            if constant == TRAINING_TOGETHER:
+                each["value"] = part
 
-    apart = changed(tmp_path / "apart.yaml", train_apart)
-    assert (speed(name, profile=apart) > 1.01 * speed(name)) == reduces
+        return changed(tmp_path / f"{part}.yaml", train)
+
+    assert (
+        speed(name, profile=in_which_training_together_is(0.0)) > 1.01 * speed(name, profile=in_which_training_together_is(0.1))
+    ) == reduces
 
 
 def test_what_a_profile_cannot_tell_is_refused() -> None:
