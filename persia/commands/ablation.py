@@ -22,7 +22,8 @@ _STEPS = 60  # enough to see what a piece is worth
 _SLEEP = tuple(map(sleep_cost, STAGE_OF_ROLE.values()))
 _OVERHEAD = ("s_per_batch", "s_per_server", "s_per_request", "s_per_message", "s_per_meeting_message", "wake_s", *_SLEEP)
 _ANYWHERE = {"host.moves_on_wake": 1.0}
-_CROWDING = {"_fixed": 1.0, "_fixed_idle": 1.0, "_sized": 1.0, "_per_footprint": 0.0, "_per_other_ranks": 0.0, "_per_traffic": 0.0}
+_CROWDING = {"_fixed": 1.0, "_fixed_in_step": 1.0, "_fixed_idle": 1.0, "_sized": 1.0}
+_CROWDING |= {"_per_footprint": 0.0, "_per_other_ranks": 0.0, "_per_traffic": 0.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -132,9 +132,7 @@ def _print(path: Path, calibrated: Calibrated, as_json: bool) -> None:
     lines = [f"  {stage:<14}{100 * each.relative_error:5.1f} % about the fit of {each.points} points" for stage, each in fitted.items()]
     of_kinds = (("one batch after another", ALONE_ERROR), ("several at once", CROWDED_ERROR))
     errors = [f"  {kind:<25}{100 * calibrated.extra[name]:5.1f} %" for kind, name in of_kinds]
-    unseen = (
-        "Points that a fit has not seen, and what their prediction is off by (standard deviation, without what a short measurement is):"
-    )
+    unseen = "Predictions of points that a fit has not seen are off by (standard deviation, less the unrest of a short measurement):"
     print_text("\n".join(["Processor time of one batch, by stage:", *lines, unseen, *errors]))
     note(f"The profile is {path}; it took {calibrated.seconds:.0f} s.")
 

@@ -16,9 +16,7 @@ from math import exp, log
 
 from persia.commands.rigging import CROWDS, POINTS, measure_point, rig_scenario
 from persia.runtime.rig import Rig
-from persia.scenario import Scenario
 from simulator.calibration.design import crowds, points
-from simulator.host_costs import is_crowded
 from simulator.parallel import parallel_map
 from simulator.run import seconds_of_batch
 from simulator.validation.predict import at_pace
@@ -26,7 +24,7 @@ from simulator.validation.result import CaseResult, Reference
 
 _BATCHES, _SECONDS = {False: 4, True: 30}, {False: 0.9, True: 1.5}  # of a reference, at least, by whether it is crowded
 _EVERY_S = 20.0
-_FADES_S = 120.0  # a reference so long before or after a run counts by a factor of e less
+_FADES_S = 60.0  # a reference so long before or after a run counts by a factor of e less: as references tell one another best
 _NOTHING_CHANGED = 1.0  # counts as much as one reference at the time of the run
 _STEPS = 40
 
@@ -74,13 +72,12 @@ class Drift:
         steps_s = parallel_map(seconds_of_batch, scenarios)
         return cls([(each, log(each.step_s / step_s)) for each, step_s in zip(references, steps_s, strict=True)])
 
-    def slower(self, case: CaseResult, scenario: Scenario) -> float:
+    def slower(self, case: CaseResult) -> float:
         """Return how many times longer work took than at the calibration, beside what the memory tells, in the runs that count."""
         runs = [(repeat.at_s, repeat.seconds) for repeat in case.repeats if repeat.used and repeat.at_s is not None]
         total_s = sum(seconds for _, seconds in runs)
-        crowded = is_crowded(scenario)
-        return exp(sum(self._at(at_s, crowded) * seconds for at_s, seconds in runs) / total_s) if total_s else 1.0
+        return exp(sum(self._at(at_s) * seconds for at_s, seconds in runs) / total_s) if total_s else 1.0
 
-    def _at(self, at_s: float, crowded: bool) -> float:
-        weights = [(exp(-abs(at_s - each.at_s) / _FADES_S), said) for each, said in self.said if each.crowded == crowded]
+    def _at(self, at_s: float) -> float:
+        weights = [(exp(-abs(at_s - each.at_s) / _FADES_S), said) for each, said in self.said]
         return sum(weight * said for weight, said in weights) / (_NOTHING_CHANGED + sum(weight for weight, _ in weights))

@@ -25,7 +25,7 @@ _Z90 = 1.645  # of a normal distribution's 90 % interval
 _ROUNDS = 5  # of weighing anew and leaving out what a disturbance of the machine has spoilt
 _OUTLIER = 4.685  # deviations beyond which a point says nothing: Beaton and Tukey's biweight, Technometrics 16 (1974)
 _LEAST_DEVIATION = 0.005  # of a logarithm: where almost all points agree, the others are not left out for less
-_PRIOR = 0.25  # weight of a further equation, over that of a point's: by points that a fit had not seen
+_PRIOR = 0.25  # weight of a further equation, over that of a point's: by held-out points
 _PACE_ROUNDS, _SETTLED = 40, 2e-3  # most rounds; the largest change of a pace that ends them
 _ALWAYS_APART = 0.05  # of a stage's residuals from the shared ones, added to their deviation: no stage decides alone
 _CLIPPED, _SHARED_ROUNDS = 2.0, 3  # deviations beyond which a stage says no more of a point (Huber, 1964); rounds of finding them
@@ -33,7 +33,7 @@ _EXPONENTS = 0.0, 2.0  # bounds of what all stages have in common
 _APART = 0.2  # about how far a stage's exponent is from the common one
 _ARITHMETIC, _ARITHMETIC_APART = 0.5, 0.5  # the exponent of plain arithmetic: between not at all and as the rest
 _MACHINE, _PRIOR_OF_MACHINE = 0.7, 0.4  # exponent of the machine's reading as far as the points do not tell, and the weight of that
-_OWN = 0.2  # of what all stages share at a point and the machine's reading does not tell, is its pace: by points that a fit had not seen
+_OWN = 0.2  # part of what all stages share at a point, beyond the machine's reading, that is kept from constants: by held-out points
 _PRIOR_OF_SIZES = 0.5  # weight of that what all stages have in common does not follow a size: within 0.2 where points err by a tenth
 
 
@@ -64,8 +64,9 @@ def fit(equations: Sequence[Equation], about_one: Collection[str] = ()) -> Fitte
     names = [name for name in dict.fromkeys(name for each in sound for name in each.terms) if any(e.terms.get(name, 0.0) for e in sound)]
     if not sound:
         return Fitted(constants={}, errors={}, relative_error=0.0, points=0, left_out=0)
-    if len(sound) < len(names):
-        raise ValueError(f"{len(sound)} points do not determine {len(names)} constants")
+    unknown = sum(name not in about_one for name in names)
+    if len(sound) < unknown:
+        raise ValueError(f"{len(sound)} points do not determine {unknown} constants")
     counts = np.array([[each.terms.get(name, 0.0) for name in names] for each in sound])
     measured_s, known_s = np.array([each.seconds for each in sound]), np.array([each.known_s for each in sound])
     scale = measured_s
@@ -135,7 +136,8 @@ def fit_all(
     stage's: a machine that others share is faster at one moment and slower at the next.  A point's pace is a mean of its
     stages' residuals, those of a stage that is often apart from the others count less; how a stage follows it, unless `exponents`
     say that for each point, and the size of a batch differs from the others as far as its residuals beside theirs say so, apart
-    from what the constant `arithmetic` makes of a stage.  Constants are those of the usual conditions.
+    from what the constant `arithmetic` makes of a stage.  Constants are those of the usual conditions.  Of a pace that no reading
+    tells they see the greater part: what all stages share at a point may be the machine's as well as the batch's.
     """
     size, read = np.array(sizes), np.array([0.0] * len(sizes) if machine is None else machine)
     design = np.column_stack([np.ones(len(size)), read, size])

@@ -25,6 +25,7 @@ from simulator.host_costs import ALONE_ERROR, CROWDED_ERROR, Constants
 from simulator.parallel import parallel_map
 
 _FOLDS = 5  # parts of the points, one after another in time
+_MOST_UNREST = 0.75  # of the variance, as far as it is believed: halves of a measurement differ by where batches happen to end, too
 _FARTHEST = 3.0  # robust deviations beyond which one point is no measure of the others
 
 
@@ -39,7 +40,7 @@ def prediction_errors(points: Sequence[PointTimes], cores: float, known: Mapping
     for name, crowded in ((ALONE_ERROR, False), (CROWDED_ERROR, True)):
         those = [(error, point.unrest) for error, point in zip(errors, points, strict=True) if point.crowded == crowded]
         spread, unrest = map(_deviation, zip(*those, strict=True))
-        found[name] = sqrt(max(0.0, spread**2 - unrest**2))
+        found[name] = sqrt(max(spread**2 - unrest**2, (1.0 - _MOST_UNREST) * spread**2))
     return found
 
 

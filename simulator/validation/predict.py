@@ -30,7 +30,7 @@ def predict(scenario: Scenario) -> tuple[World, Interval]:
 
 
 def predict_at_pace(
-    cases: Sequence[CaseResult], scenario_of: Callable[[CaseResult], Scenario], slower: Callable[[CaseResult, Scenario], float]
+    cases: Sequence[CaseResult], scenario_of: Callable[[CaseResult], Scenario], slower: Callable[[CaseResult], float]
 ) -> list[CaseResult]:
     """Return the cases, those that have been measured predicted at the pace that the machine had meanwhile.
 
@@ -41,8 +41,7 @@ def predict_at_pace(
     """
     measured = [case for case in cases if case.measured is not None]
     scenarios = [
-        at_pace(scenario, case.memory_s, slower(case, scenario))
-        for case, scenario in zip(measured, map(scenario_of, measured), strict=True)
+        at_pace(scenario, case.memory_s, slower(case)) for case, scenario in zip(measured, map(scenario_of, measured), strict=True)
     ]
     predictions = zip(scenarios, parallel_map(predict, scenarios), strict=True)
     predicted = {

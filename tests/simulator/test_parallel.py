@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from persia.scenario import ScenarioError
 from simulator.parallel import parallel_map
 from tests.support import persia_environment
 
@@ -32,6 +33,12 @@ def _inverse(number: float) -> float:
     return 1.0 / number
 
 
+def _refuse(name: str) -> float:
+    raise ScenarioError(
+        f"no {name}", file="a.yaml", line=3, column=4, remedy="Take another.", more=[ScenarioError("b", file="b", remedy="c")]
+    )
+
+
 def _process(number: int) -> int:
     time.sleep(0.05)
     return os.getpid()
@@ -47,6 +54,12 @@ def test_what_is_raised_is_raised_behind_the_results_before_it() -> None:
     assert next(results) == 0.5
     with pytest.raises(ZeroDivisionError):
         next(results)
+
+
+def test_a_mistake_of_the_user_is_told_from_another_process() -> None:
+    with pytest.raises(ScenarioError) as told:
+        list(parallel_map(_refuse, ["one", "other"]))
+    assert told.value.lines() == ["a.yaml:3:4: no one. Take another.", "b: b. c"]
 
 
 @several_cores
