@@ -40,7 +40,7 @@ def factors_of(stage: str) -> tuple[str, ...]:
 
 
 def crowd_exponents(stage: str) -> tuple[str, str, str]:
-    """Return the constants that say how a stage that is crowded follows a batch's footprint, the share of other ranks, and the traffic."""
+    """Return the constants that say how a stage that is crowded follows each part of `crowding`."""
     prefix = f"host.crowd.{identifier(stage)}"
     return f"{prefix}_per_footprint", f"{prefix}_per_other_ranks", f"{prefix}_per_traffic"
 
@@ -82,12 +82,16 @@ def beside_idle_s(profile: Constants, q: Quantities, *, crowded: bool) -> dict[s
 
 def slowdowns(profile: Constants, q: Quantities, *, crowded: bool) -> dict[str, float]:
     """Return for each stage how many times longer a batch takes beside busy cores than beside idle ones."""
-    crowding, found = (footprint(q) - profile["host.footprint"], other_ranks(q), traffic(profile, q)), {}
-    alone_s = beside_idle_s(profile, q, crowded=crowded)
+    follows, alone_s, found = crowding(profile, q), beside_idle_s(profile, q, crowded=crowded), {}
     for stage, terms in crowd_terms(profile, q).items():
         factor = stage_seconds(profile, terms) / (alone_s[stage] or 1.0)
-        found[stage] = factor * exp(sum(profile[name] * each for name, each in zip(crowd_exponents(stage), crowding, strict=True)))
+        found[stage] = factor * exp(sum(profile[name] * each for name, each in zip(crowd_exponents(stage), follows, strict=True)))
     return found
+
+
+def crowding(constants: Constants, q: Quantities) -> tuple[float, float, float]:
+    """Return what `crowd_exponents` multiply: how far a footprint is from the usual one, the share of other ranks, and the traffic."""
+    return footprint(q) - constants["host.footprint"], other_ranks(q), traffic(constants, q)
 
 
 def traffic(constants: Constants, q: Quantities) -> float:

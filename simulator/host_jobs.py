@@ -103,7 +103,7 @@ class JobCosts:
 def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
     """Return what each job costs; raises ScenarioError where the profile was not calibrated."""
     q = quantities(scenario)
-    terms, servers, pace, crowded = stage_terms(q), float(q.servers), scenario.simulation.pace or 1.0, is_crowded(scenario)
+    terms, servers, pace = stage_terms(q), float(q.servers), scenario.simulation.pace or 1.0
     at = _at_pace(scenario, profile, q, pace)
     stage = {name: stage_seconds(at, each) for name, each in terms.items()}
     worker_message_s = at["host.worker.s_per_batch"] / 6.0  # features, lookup, gradients in; pooled, pushed, credit out
@@ -119,7 +119,7 @@ def job_costs(scenario: Scenario, profile: Profile) -> JobCosts:
     exchange_s = at["host.rank.exchange_s_per_server"] * servers + at["host.rank.exchange_s_per_parameter"] * q.parameters
     return JobCosts(
         cores=profile["host.cores"] - profile["host.background_cores"],
-        slowdown=slowdowns(profile, q, crowded=crowded),
+        slowdown=slowdowns(profile, q, crowded=is_crowded(scenario)),
         sleep_s={stage: at[sleep_cost(stage)] for stage in STAGE_OF_ROLE.values()},
         noise_cv=profile["host.noise_cv"],
         wake_s=profile["host.wake_s"] * pace,
@@ -186,15 +186,15 @@ class _Paced:
 
 def _at_pace(scenario: Scenario, profile: Profile, q: Quantities, pace: float) -> Constants:
     """Return the constants at a pace of the machine, for batches of this footprint, beside idle cores."""
-    of_stages = stage_paces(profile, q, pace)
-    paces = {name: of_stages[stage] for stage, terms in stage_terms(q).items() for name in terms}
+    of_stages, stages = stage_paces(profile, q, pace), stage_terms(q)
+    paces = {name: of_stages[stage] for stage, terms in stages.items() for name in terms}
     paces |= {"host.loader.draw_s_per_id": of_stages["loader"]}
     paces |= dict.fromkeys(SUMMING, of_stages["server"])
     paces |= {name: pace for kind in REDUCTIONS.values() for name in reduction_terms(q, kind)}
     paces |= {sleep_cost(stage): of_stages[stage] for stage in STAGE_OF_ROLE.values()}
     factors = {}
     if is_crowded(scenario):
-        factors = {name: profile[crowd_idle(stage)] for stage, terms in stage_terms(q).items() for name in terms if is_fixed(name)}
+        factors = {name: profile[crowd_idle(stage)] for stage, terms in stages.items() for name in terms if is_fixed(name)}
     if gathers(scenario):
         factors[_REQUEST] *= 1.0 + other_ranks(q) * (profile[GATHERED_REQUEST] - 1.0)
     return _Paced(profile, factors, _slept_s(profile, q), paces)

@@ -191,9 +191,8 @@ def gather_equations(points: Sequence[PointTimes], constants: Constants, paces: 
     found, stage, looked_up = [], "server", constants["host.server.lookup_share"]
     for point, pace in zip(points, paces, strict=True):
         q, slower = point.quantities, _slower(point, constants, cores)[stage]
-        requests_s, rows_s = (
-            slower * crowd_terms(constants, q)[stage][name] for name in crowd_factors(stage, in_step=point.quantities.in_step)
-        )
+        terms = crowd_terms(constants, q)[stage]
+        requests_s, rows_s = (slower * terms[name] for name in crowd_factors(stage, in_step=q.in_step))
         requests_s *= constants[crowd_idle(stage)]
         known_s = requests_s / q.ranks + rows_s * (looked_up + (1.0 - looked_up) * q.step_rows / q.rows / q.ranks)
         unknown = {GATHERED_REQUEST: requests_s * other_ranks(q), GATHERED_SUM: slower * summing_s(constants, q)}

@@ -57,13 +57,15 @@ def fit(equations: Sequence[Equation], about_one: Collection[str] = ()) -> Fitte
     Points weigh less the further they are from the fit; those beyond 4.7 robust deviations are left out, and counted.  Errors
     are relative to all of a stage's time, what is known of it included.
 
+    Without equations there are no constants.
+
     Raises:
-        ValueError: fewer points than constants.
+        ValueError: fewer points than constants that are not in `about_one`.
     """
     sound = [each for each in equations if each.seconds > 0.0]
-    names = [name for name in dict.fromkeys(name for each in sound for name in each.terms) if any(e.terms.get(name, 0.0) for e in sound)]
     if not sound:
         return Fitted(constants={}, errors={}, relative_error=0.0, points=0, left_out=0)
+    names = [name for name in dict.fromkeys(name for each in sound for name in each.terms) if any(e.terms.get(name, 0.0) for e in sound)]
     unknown = sum(name not in about_one for name in names)
     if len(sound) < unknown:
         raise ValueError(f"{len(sound)} points do not determine {unknown} constants")

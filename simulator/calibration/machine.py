@@ -26,10 +26,9 @@ from simulator.host_conditions import (
     condition_exponents,
     crowd_exponents,
     crowd_factors,
+    crowding,
     factors_of,
-    other_ranks,
     pace_exponents,
-    traffic,
 )
 from simulator.host_costs import (
     ARITHMETIC,
@@ -72,9 +71,9 @@ def fit_machine(points: Sequence[PointTimes], cores: float, known: Mapping[str, 
     crowded = [number for number, point in enumerate(points) if point.crowded and others_busy(point, cores) >= _BUSY_LEAST]
     machine = _fit_alone(points, usual, None, cores)
     if len(crowded) >= _CROWDED_LEAST:  # else there are so many cores that the points do not fill them, or only one
-        machine = _fit_crowded(points, crowded, usual, machine, cores)
+        machine = _fit_crowded(points, crowded, machine, cores)
         for _ in range(_ROUNDS - 1):
-            machine = _fit_crowded(points, crowded, usual, _fit_alone(points, usual, machine.all_constants(), cores), cores)
+            machine = _fit_crowded(points, crowded, _fit_alone(points, usual, machine.all_constants(), cores), cores)
     constants = {**known, **machine.all_constants()}
     reducing, reduced = _those(points, machine.paces, lambda point: bool(point.reduction))
     gathering, gathered = _those(points, machine.paces, lambda point: point.gathered)
@@ -130,14 +129,14 @@ def _fit_alone(points: Sequence[PointTimes], usual: Usual, crowding: Constants |
     return Machine(fitted=fitted, constants=constants, paces=paces)
 
 
-def _fit_crowded(points: Sequence[PointTimes], crowded: Sequence[int], usual: Usual, alone: Machine, cores: float) -> Machine:
+def _fit_crowded(points: Sequence[PointTimes], crowded: Sequence[int], alone: Machine, cores: float) -> Machine:
     """Return what the points of these numbers say of crowding, given what work takes alone, added to that."""
     those, paces, constants = [points[number] for number in crowded], list(alone.paces), alone.all_constants()
     exponents = [pace_exponents(constants, point.quantities) for point in those]
     found = crowd_equations(those, constants, [paces[number] for number in crowded], cores)
     factors, told = fit_all(
         found,
-        [_of_what_is_crowded(point, cores, usual, constants) for point in those],
+        [[others_busy(point, cores) * each for each in crowding(constants, point.quantities)] for point in those],
         exponents={stage: [each[stage] for each in exponents] for stage in found},
         about_one=[name for stage in found for name in factors_of(stage)],
     )
@@ -150,9 +149,3 @@ def _fit_crowded(points: Sequence[PointTimes], crowded: Sequence[int], usual: Us
         paces[number] *= pace
     fitted = {**alone.fitted, **{f"crowd_{stage}": each for stage, each in factors.items()}}
     return Machine(fitted=fitted, constants={**alone.constants, **more}, paces=paces)
-
-
-def _of_what_is_crowded(point: PointTimes, cores: float, usual: Usual, constants: Constants) -> tuple[float, float, float]:
-    """Return how far a point's footprint is from the usual one, the share of other ranks, and the traffic, as far as it is crowded."""
-    busy, q = others_busy(point, cores), point.quantities
-    return busy * usual.larger(point), busy * other_ranks(q), busy * traffic(constants, q)
