@@ -134,5 +134,9 @@ def pace_exponents(profile: Constants, q: Quantities) -> dict[str, float]:
 
 def memory_pace(profile: Constants, memory_s: float, *, crowded: bool) -> float:
     """Return how many times longer work takes than usual, on average, where the memory probe's reads take this."""
-    usual_s = profile["host.crowded_memory_s" if crowded else "host.memory_s"]
-    return float((memory_s / usual_s) ** profile["host.memory_exponent"])
+    return float((memory_s / usual_memory_s(profile, crowded=crowded)) ** profile["host.memory_exponent"])
+
+
+def usual_memory_s(profile: Constants, *, crowded: bool) -> float:
+    """Return what the memory probe's reads took at the calibration, on average, beside idle cores or on a crowded machine."""
+    return profile["host.crowded_memory_s" if crowded else "host.memory_s"]

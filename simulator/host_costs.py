@@ -233,6 +233,9 @@ STAGE_OF_ROLE: Mapping[str, str] = {
 ALONE_ERROR, CROWDED_ERROR = "host.prediction_error.alone", "host.prediction_error.crowded"
 """How far predictions of points that were no part of a fit are off, as a relative standard deviation: one batch at a time, and several."""
 
+DRIFT_ERROR = "host.prediction_error.drift"
+"""How far they are off together, all that are measured at about one time, as a relative standard deviation: the machine's pace."""
+
 
 def sleep_cost(stage: str) -> str:
     """Return the constant that holds what it costs a process's own thread to have slept, at the stage of that thread."""

@@ -1,8 +1,8 @@
 """How far a prediction from calibrated constants may be off: an interval, wider outside what the calibration has covered.
 
 The calibration has predicted points that it had not fitted (simulator.calibration.held_out), as they are predicted here: what it
-erred by, one batch at a time or several, is the error.  The pace of the machine's memory comes on top where it is not known.  A
-throughput is taken to err as the processor time of a batch does.
+erred by, one batch at a time or several, is the error.  The machine's pace comes on top where it is not known: that of its memory,
+and what is the matter with it besides.  A throughput is taken to err as the processor time of a batch does.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import exp, hypot, log, sqrt
 
 from persia.scenario import Profile, Scenario
-from simulator.host_costs import ALONE_ERROR, CROWDED_ERROR, is_crowded, quantities
+from simulator.host_costs import ALONE_ERROR, CROWDED_ERROR, DRIFT_ERROR, is_crowded, quantities
 from simulator.result import Interval, Prediction
 
 _Z90 = 1.645
@@ -22,7 +22,7 @@ def predict(scenario: Scenario, profile: Profile, samples_per_s: float) -> Predi
     q = quantities(scenario)
     variance = profile[CROWDED_ERROR if is_crowded(scenario) else ALONE_ERROR] ** 2
     if scenario.simulation.pace is None:
-        variance += (profile["host.memory_exponent"] * profile["host.memory_cv"]) ** 2
+        variance += (profile["host.memory_exponent"] * profile["host.memory_cv"]) ** 2 + profile[DRIFT_ERROR] ** 2
     outside, farthest = [], 0.0
     for name, covered in profile.domain.items():
         value = float(getattr(q, name))
@@ -34,3 +34,11 @@ def predict(scenario: Scenario, profile: Profile, samples_per_s: float) -> Predi
     return Prediction(
         interval=Interval(mean=samples_per_s, low=samples_per_s / factor, high=samples_per_s * factor), outside=tuple(outside)
     )
+
+
+def widened(interval: Interval, error: float) -> Interval:
+    """Return a prediction's interval with a further, independent error: the standard deviation of a logarithm."""
+    if not error:
+        return interval
+    up, down = (exp(hypot(log(side), _Z90 * error)) for side in (interval.high / interval.mean, interval.mean / interval.low))
+    return Interval(mean=interval.mean, low=interval.mean / down, high=interval.mean * up)

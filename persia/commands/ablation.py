@@ -13,7 +13,7 @@ import yaml
 from persia.commands.drift import Drift
 from persia.scenario import Scenario, load_profile
 from simulator.host_costs import STAGE_OF_ROLE, sleep_cost
-from simulator.validation.predict import predict_at_pace
+from simulator.validation.predict import Slower, predict_at_pace
 from simulator.validation.result import Ablation, CaseResult, Validation
 
 ScenarioOf = Callable[[CaseResult, Sequence[str]], Scenario]
@@ -46,13 +46,13 @@ LEFT_OUT = (
 )
 
 
-def predict_again(validation: Validation, scenario_of: ScenarioOf, profile: str, drift: Drift) -> Validation:
+def predict_again(validation: Validation, scenario_of: ScenarioOf, profile: str, drift: Drift | None) -> Validation:
     """Return the validation with every measured case predicted from this profile, at the pace that the machine had."""
     cases = _again(validation.cases, scenario_of, [f"simulation.profile={profile}"], drift)
     return replace(validation, cases=cases, profile=load_profile(profile).name)
 
 
-def ablate(validation: Validation, scenario_of: ScenarioOf, profile: Path, drift: Drift) -> list[Ablation]:
+def ablate(validation: Validation, scenario_of: ScenarioOf, profile: Path, drift: Drift | None) -> list[Ablation]:
     """Return the errors with each piece of physics left out; the first row leaves out nothing.
 
     The training of the dense network keeps its constant time: it is no overhead of a command.
@@ -70,8 +70,9 @@ def ablate(validation: Validation, scenario_of: ScenarioOf, profile: Path, drift
     return rows
 
 
-def _again(cases: Sequence[CaseResult], scenario_of: ScenarioOf, settings: Sequence[str], drift: Drift) -> list[CaseResult]:
-    return predict_at_pace(cases, lambda case: scenario_of(case, settings), drift.slower)
+def _again(cases: Sequence[CaseResult], scenario_of: ScenarioOf, settings: Sequence[str], drift: Drift | None) -> list[CaseResult]:
+    slower = (lambda case, scenario: Slower()) if drift is None else drift.slower
+    return predict_at_pace(cases, lambda case: scenario_of(case, settings), slower)
 
 
 def _changed(profile: Path, constants: Mapping[str, float]) -> str:

@@ -25,7 +25,7 @@ from simulator.calibration.held_out import prediction_errors
 from simulator.calibration.machine import Machine, fit_machine
 from simulator.calibration.store import Calibrated, default_profile_path, read_points, write_points, write_profile
 from simulator.calibration.waking import wait_s
-from simulator.host_costs import ALONE_ERROR, CROWDED_ERROR, REDUCTIONS, SUMMING, gathers, quantities, reduces
+from simulator.host_costs import ALONE_ERROR, CROWDED_ERROR, DRIFT_ERROR, REDUCTIONS, SUMMING, gathers, quantities, reduces
 from simulator.parallel import parallel_map
 from simulator.result import SimulationResult
 from simulator.run import simulate
@@ -64,7 +64,7 @@ def run(*, out: Path | None, as_json: bool, batch_sizes: Sequence[int] | None, a
             **_gathering(),
             "host.loader.draw_s_per_id": draw_seconds_per_id(),
             "host.moves_on_wake": moves,
-            **dict.fromkeys((_WAKE, ALONE_ERROR, CROWDED_ERROR), 0.0),  # until they are known
+            **dict.fromkeys((_WAKE, ALONE_ERROR, CROWDED_ERROR, DRIFT_ERROR), 0.0),  # until they are known
         }
         cores = machine_facts()["cores"]
         measured = [*earlier, *findings.now]
@@ -130,7 +130,7 @@ def _print(path: Path, calibrated: Calibrated, as_json: bool) -> None:
         )
         return
     lines = [f"  {stage:<14}{100 * each.relative_error:5.1f} % about the fit of {each.points} points" for stage, each in fitted.items()]
-    of_kinds = (("one batch after another", ALONE_ERROR), ("several at once", CROWDED_ERROR))
+    of_kinds = (("one batch after another", ALONE_ERROR), ("several at once", CROWDED_ERROR), ("all of one time together", DRIFT_ERROR))
     errors = [f"  {kind:<25}{100 * calibrated.extra[name]:5.1f} %" for kind, name in of_kinds]
     unseen = "Predictions of points that a fit has not seen are off by (standard deviation, less the unrest of a short measurement):"
     print_text("\n".join(["Processor time of one batch, by stage:", *lines, unseen, *errors]))

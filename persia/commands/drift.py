@@ -1,31 +1,32 @@
 """How much slower the machine is while cases are measured than when it was calibrated: points of the calibration, measured again.
 
 The memory probe tells of the memory during each run.  What else changes on a machine that others share (the clock of its cores,
-what runs on their other threads, how soon a core that idles is given back) no probe beside a run has told, but the batches of a
-rig do: between the cases points are measured as `persia calibrate` measures them, and what they take over what the profile
-predicts at the memory's pace is how much slower the machine is by then.  No case has a part in that.
+what runs on their other threads, how soon a core that idles is given back), and how far work follows the memory by now, no probe
+beside a run has told, but the batches of a rig do: between the cases points are measured as `persia calibrate` measures them, and
+what they take over what the profile predicts at the memory's pace is how much slower the machine is.  No case has a part in that.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import cycle
 from math import exp, log
 
 from persia.commands.rigging import CROWDS, POINTS, measure_point, rig_scenario
 from persia.runtime.rig import Rig
+from persia.scenario import Profile, Scenario, load_profile
 from simulator.calibration.design import crowds, points
+from simulator.host_conditions import usual_memory_s
+from simulator.host_costs import ALONE_ERROR, CROWDED_ERROR, is_crowded
 from simulator.parallel import parallel_map
 from simulator.run import seconds_of_batch
-from simulator.validation.predict import at_pace
+from simulator.validation.pace import Pace, Times
+from simulator.validation.predict import Slower, at_pace
 from simulator.validation.result import CaseResult, Reference
 
 _BATCHES, _SECONDS = {False: 4, True: 30}, {False: 0.9, True: 1.5}  # of a reference, at least, by whether it is crowded
-_EVERY_S = 20.0
-_FADES_S = 60.0  # a reference so long before or after a run counts by a factor of e less: as references tell one another best
-_NOTHING_CHANGED = 1.0  # counts as much as one reference at the time of the run
+_EVERY_S = 8.0
 _STEPS = 40
 
 
@@ -56,28 +57,42 @@ class References:
         )
 
 
-@dataclass(frozen=True, slots=True)
 class Drift:
-    """What references say: each with the logarithm of what it took over what was predicted."""
+    """What references say of the runs of a case: each the logarithm of what it took over what a calibrated profile predicts."""
 
-    said: Sequence[tuple[Reference, float]] = ()
+    def __init__(self, said: Sequence[tuple[Reference, float]], profile: Profile) -> None:
+        self.said = said
+        self._profile = profile
+        times = self._times([(each.at_s, each.memory_s, each.crowded) for each, _ in said])
+        self._pace = Pace(times, [each for _, each in said], max(profile[ALONE_ERROR], profile[CROWDED_ERROR]))
 
     @classmethod
-    def of(cls, references: Sequence[Reference], profile: str) -> Drift:
-        """Return what references say beside the predictions from a calibrated profile."""
+    def of(cls, references: Sequence[Reference], profile: str) -> Drift | None:
+        """Return what references say beside the predictions from a profile; None where that was not calibrated."""
+        constants = load_profile(profile)
+        if constants.machine is None:
+            return None
         scenarios = [
             at_pace(rig_scenario([*each.settings, f"simulation.profile={profile}", f"simulation.steps={_STEPS}"]), each.memory_s)
             for each in references
         ]
         steps_s = parallel_map(seconds_of_batch, scenarios)
-        return cls([(each, log(each.step_s / step_s)) for each, step_s in zip(references, steps_s, strict=True)])
+        return cls([(each, log(each.step_s / step_s)) for each, step_s in zip(references, steps_s, strict=True)], constants)
 
-    def slower(self, case: CaseResult) -> float:
+    def slower(self, case: CaseResult, scenario: Scenario) -> Slower:
         """Return how many times longer work took than at the calibration, beside what the memory tells, in the runs that count."""
-        runs = [(repeat.at_s, repeat.seconds) for repeat in case.repeats if repeat.used and repeat.at_s is not None]
-        total_s = sum(seconds for _, seconds in runs)
-        return exp(sum(self._at(at_s) * seconds for at_s, seconds in runs) / total_s) if total_s else 1.0
+        crowded = is_crowded(scenario)
+        runs = [
+            (each.seconds, (each.at_s, each.memory_s, crowded))
+            for each in case.repeats
+            if each.used and each.at_s is not None and each.memory_s is not None
+        ]
+        if not runs:
+            return Slower()
+        mean, error = self._pace.mean(self._times([each for _, each in runs]), [seconds for seconds, _ in runs])
+        return Slower(exp(mean), error)
 
-    def _at(self, at_s: float) -> float:
-        weights = [(exp(-abs(at_s - each.at_s) / _FADES_S), said) for each, said in self.said]
-        return sum(weight * said for weight, said in weights) / (_NOTHING_CHANGED + sum(weight for weight, _ in weights))
+    def _times(self, read: Sequence[tuple[float, float, bool]]) -> Times:
+        """Return when the memory was read, what that took and whether the machine was crowded, as the pace has it."""
+        slower = [log(memory_s / usual_memory_s(self._profile, crowded=crowded)) for _, memory_s, crowded in read]
+        return Times(at_s=[at_s for at_s, _, _ in read], memory=slower)

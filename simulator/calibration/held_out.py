@@ -1,7 +1,9 @@
 """How far predictions are off: points of a calibration, predicted from the others as `persia validate` predicts a case.
 
 A point is measured for a second or less, in which a restless machine does not show its mean: what its two halves say of that is
-no error of a prediction, and is taken off.
+no error of a prediction, and is taken off.  What points one after another have in common is the machine's, which is slower for minutes:
+successive differences hold none of it (von Neumann, "Distribution of the ratio of the mean square successive difference to the
+variance", Annals of Mathematical Statistics 12, 1941).  It is an error only where nothing tells the machine's pace.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from simulator.calibration.equations import (
 )
 from simulator.calibration.machine import fit_machine
 from simulator.host_conditions import memory_pace, stage_paces
-from simulator.host_costs import ALONE_ERROR, CROWDED_ERROR, Constants
+from simulator.host_costs import ALONE_ERROR, CROWDED_ERROR, DRIFT_ERROR, Constants
 from simulator.parallel import parallel_map
 
 _FOLDS = 5  # parts of the points, one after another in time
@@ -30,18 +32,20 @@ _FARTHEST = 3.0  # robust deviations beyond which one point is no measure of the
 
 
 def prediction_errors(points: Sequence[PointTimes], cores: float, known: Mapping[str, float]) -> dict[str, float]:
-    """Return the constants that say how far the processor time of a batch is from its prediction, as a standard deviation.
+    """Return the constants that say how far the processor time of a batch is from its prediction, as standard deviations.
 
     `points` stand in the order of time; `known` constants were measured by themselves.
     """
     bounds = [len(points) * fold // _FOLDS for fold in range(_FOLDS + 1)]
     errors = [error for part in parallel_map(partial(_errors, points, cores, known), list(pairwise(bounds))) for error in part]
-    found = {}
+    found, shared = {}, []
     for name, crowded in ((ALONE_ERROR, False), (CROWDED_ERROR, True)):
         those = [(error, point.unrest) for error, point in zip(errors, points, strict=True) if point.crowded == crowded]
-        spread, unrest = map(_deviation, zip(*those, strict=True))
+        of_kind, unrests = zip(*those, strict=True)
+        spread, unrest = _deviation([(after - before) / sqrt(2.0) for before, after in pairwise(of_kind)]), _deviation(unrests)
         found[name] = sqrt(max(spread**2 - unrest**2, (1.0 - _MOST_UNREST) * spread**2))
-    return found
+        shared.append(max(0.0, _deviation(of_kind) ** 2 - spread**2))
+    return {**found, DRIFT_ERROR: sqrt(fmean(shared))}
 
 
 def _deviation(errors: Sequence[float]) -> float:

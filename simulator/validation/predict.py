@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from persia.scenario import Scenario, load_profile
 from persia.trace import Span
@@ -13,10 +13,18 @@ from simulator.host_costs import is_crowded
 from simulator.parallel import parallel_map
 from simulator.result import Interval, SimulationResult
 from simulator.run import simulate
+from simulator.uncertainty import widened
 from simulator.validation.result import CaseResult, World
 
 SHARED_KEYS = ("scenario", "digest", "seed", "mode", "utilisation", "bottleneck", "memory", "cost", "events", "wall_s")
 _TRAIN = frozenset({"host work", "forward + backward", "all-reduce", "optimizer"})  # what a real rank does as one command
+
+
+class Slower(NamedTuple):
+    """How many times longer work took than at the calibration, beside what the memory tells; the standard error of its logarithm."""
+
+    times: float = 1.0
+    error: float = 0.0
 
 
 def predict(scenario: Scenario) -> tuple[World, Interval]:
@@ -30,23 +38,23 @@ def predict(scenario: Scenario) -> tuple[World, Interval]:
 
 
 def predict_at_pace(
-    cases: Sequence[CaseResult], scenario_of: Callable[[CaseResult], Scenario], slower: Callable[[CaseResult], float]
+    cases: Sequence[CaseResult], scenario_of: Callable[[CaseResult], Scenario], slower: Callable[[CaseResult, Scenario], Slower]
 ) -> list[CaseResult]:
     """Return the cases, those that have been measured predicted at the pace that the machine had meanwhile.
 
-    `slower` tells how many times longer work took than at the calibration, beside what the memory probe tells.
+    `slower` tells how many times longer work took than at the calibration, beside what the memory probe tells; an interval is wider
+    as far as that is not known.
 
     Raises:
         Infeasible: one of them cannot run.
     """
     measured = [case for case in cases if case.measured is not None]
-    scenarios = [
-        at_pace(scenario, case.memory_s, slower(case)) for case, scenario in zip(measured, map(scenario_of, measured), strict=True)
-    ]
-    predictions = zip(scenarios, parallel_map(predict, scenarios), strict=True)
+    usual = [scenario_of(case) for case in measured]
+    paces = [slower(case, scenario) for case, scenario in zip(measured, usual, strict=True)]
+    scenarios = [at_pace(scenario, case.memory_s, pace.times) for scenario, case, pace in zip(usual, measured, paces, strict=True)]
     predicted = {
-        case.name: replace(case, simulated=world, predicted=interval, pace=scenario.simulation.pace)
-        for case, (scenario, (world, interval)) in zip(measured, predictions, strict=True)
+        case.name: replace(case, simulated=world, predicted=widened(interval, pace.error), pace=scenario.simulation.pace)
+        for case, pace, scenario, (world, interval) in zip(measured, paces, scenarios, parallel_map(predict, scenarios), strict=True)
     }
     return [predicted.get(case.name, case) for case in cases]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
-from math import log
+from math import exp, log
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from persia.commands.exits import ExitCode
 from persia.commands.rigging import rig_scenario
 from persia.scenario import load_profile
 from simulator.calibration.design import crowds, points
+from simulator.host_conditions import usual_memory_s
 from simulator.result import Interval
 from simulator.run import simulate
 from simulator.validation.noise import Noise
@@ -26,39 +28,83 @@ from tests.conftest import Persia
 CALIBRATED = str(Path(__file__).parents[1] / "simulator" / "calibrated.yaml")
 
 
-def reference(*, crowded: bool, at_s: float) -> Reference:
-    return Reference(settings=(), crowded=crowded, at_s=at_s, step_s=1.0, memory_s=1.0)
+LONE = rig_scenario([*points(4)[3].overrides, f"simulation.profile={CALIBRATED}"])
+PROFILE = load_profile(CALIBRATED)
 
 
-def case(*runs: tuple[float, float], used: bool = True) -> CaseResult:
-    """A case with runs at these times, of so many seconds."""
+def drift(said: Sequence[tuple[Reference, float]]) -> Drift:
+    return Drift(said, PROFILE)
+
+
+def reference(*, crowded: bool, at_s: float, memory: float = 1.0) -> Reference:
+    memory_s = memory * usual_memory_s(PROFILE, crowded=crowded)
+    return Reference(settings=(), crowded=crowded, at_s=at_s, step_s=1.0, memory_s=memory_s)
+
+
+def case(*runs: tuple[float, float], memory: float = 1.0) -> CaseResult:
+    """A case in mode sync with runs at these times, of so many seconds; the memory's reads took so many times as long as usually."""
+    memory_s = memory * usual_memory_s(PROFILE, crowded=False)
     quiet = Noise(steal_fraction=0.0, foreign_fraction=0.0)
     repeats = [
-        Repeat(samples_per_s=Interval(mean=1.0, low=1.0, high=1.0), steps=9, seconds=seconds, noise=quiet, used=used, at_s=at_s)
+        Repeat(
+            samples_per_s=Interval(mean=1.0, low=1.0, high=1.0),
+            steps=9,
+            seconds=seconds,
+            noise=quiet,
+            used=True,
+            at_s=at_s,
+            memory_s=memory_s,
+        )
         for at_s, seconds in runs
     ]
     return CaseResult(name="a case", mode="sync", settings={}, repeats=repeats)
 
 
-def test_without_references_nothing_is_slower() -> None:
-    assert Drift().slower(case((0.0, 3.0))) == 1.0
-    assert Drift([(reference(crowded=False, at_s=0.0), log(2.0))]).slower(case()) == 1.0
+def said(drift: float, *at_s: float, crowded: bool = False, memory: float = 1.0) -> list[tuple[Reference, float]]:
+    """References that took so much longer, as a logarithm, where the memory's reads took so many times as long as usually."""
+    return [(reference(crowded=crowded, at_s=each, memory=memory), drift) for each in at_s]
+
+
+def test_a_profile_that_was_not_calibrated_has_no_drift() -> None:
+    assert Drift.of([], "persia-original") is None
 
 
 @pytest.mark.parametrize("crowded", [False, True])
 def test_references_of_either_kind_tell_of_all_cases(crowded: bool) -> None:
-    one, other = (reference(crowded=each, at_s=0.0) for each in (crowded, not crowded))
-    assert Drift([(one, log(4.0))]).slower(case((0.0, 3.0))) == pytest.approx(2.0)  # one reference is believed by half
-    assert Drift([(one, log(8.0)), (other, log(8.0))]).slower(case((0.0, 3.0))) == pytest.approx(4.0)  # two by two thirds
+    of_one, of_many = (drift(said(0.2, *map(float, range(count)), crowded=crowded)).slower(case((0.0, 3.0)), LONE) for count in (1, 60))
+    assert 1.0 < of_one.times < exp(0.1)  # one reference is believed by less than half
+    assert exp(0.18) < of_many.times < exp(0.2)
 
 
-def test_many_references_are_believed_and_those_of_the_time_more_than_others() -> None:
-    then = [(reference(crowded=False, at_s=float(n)), log(1.2)) for n in range(100)]
-    later = [(reference(crowded=False, at_s=1000.0 + n), log(1.5)) for n in range(100)]
-    drift = Drift([*then, *later])
-    assert drift.slower(case((50.0, 3.0))) == pytest.approx(1.2, rel=0.01)
-    assert drift.slower(case((1050.0, 3.0))) == pytest.approx(1.5, rel=0.01)
-    assert drift.slower(case((50.0, 3.0), (1050.0, 1.0))) == pytest.approx(1.2**0.75 * 1.5**0.25, rel=0.01)
+def test_references_of_the_time_are_believed_more_than_others() -> None:
+    then, later = (said(each, *(begin + n for n in range(100))) for each, begin in ((0.0, 0.0), (0.3, 10_000.0)))
+    both = drift([*then, *later])
+    before, after, between = (
+        both.slower(case(*((at_s, 3.0) for at_s in times)), LONE) for times in ((50.0,), (10_050.0,), (50.0, 10_050.0))
+    )
+    assert before.times < exp(0.05) < exp(0.2) < after.times
+    assert log(between.times) == pytest.approx(0.5 * (log(before.times) + log(after.times)))
+
+
+def test_references_tell_how_far_work_follows_the_memory() -> None:
+    """Where both are slower at once by a fifth more than the profile says, so is a case whose memory is slow."""
+    usual, slow = said(0.0, *map(float, range(40))), said(0.2 * log(1.5), *map(float, range(40)), memory=1.5)
+    both = drift([*usual, *slow])
+    for memory in (1.0, 1.25, 1.5):
+        assert log(both.slower(case((20.0, 3.0), memory=memory), LONE).times) == pytest.approx(0.2 * log(memory), abs=0.01)
+
+
+def test_a_pace_is_known_the_better_the_more_references_stand_around_it() -> None:
+    one, many = (drift(said(0.1, *map(float, range(count)))) for count in (1, 50))
+    near, far = case((0.0, 3.0)), case((1e6, 3.0))
+    assert many.slower(near, LONE).error < 0.5 * one.slower(near, LONE).error
+    assert many.slower(far, LONE).error > 1.5 * many.slower(near, LONE).error
+
+
+def test_references_that_disagree_make_a_prediction_less_certain() -> None:
+    times = [float(n) for n in range(30)]
+    agreeing, apart = (drift([*said(0.1 + each, *times), *said(0.1 - each, *times)]) for each in (0.0, 0.3))
+    assert apart.slower(case((0.0, 3.0)), LONE).error > 2.0 * agreeing.slower(case((0.0, 3.0)), LONE).error
 
 
 def test_what_a_reference_says_is_what_it_took_over_what_is_predicted_at_the_memorys_pace() -> None:
@@ -69,7 +115,9 @@ def test_what_a_reference_says_is_what_it_took_over_what_is_predicted_at_the_mem
         step_s = scenario.workload.batch_size / simulate(scenario).throughput.samples_per_s.mean
         usual = Reference(settings=point.overrides, crowded=crowded, at_s=0.0, step_s=step_s, memory_s=memory_s[crowded])
         measured += [usual, replace(usual, step_s=1.3 * step_s), replace(usual, memory_s=1.2 * usual.memory_s)]
-    for usual, slower, slow_memory in zip(*[iter(said for _, said in Drift.of(measured, CALIBRATED).said)] * 3, strict=True):
+    found = Drift.of(measured, CALIBRATED)
+    assert found is not None
+    for usual, slower, slow_memory in zip(*[iter(each for _, each in found.said)] * 3, strict=True):
         assert usual == pytest.approx(0.0, abs=1e-9)
         assert slower == pytest.approx(log(1.3))
         assert slow_memory < -0.05  # the memory tells of that already

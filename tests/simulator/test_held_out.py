@@ -15,6 +15,7 @@ from simulator.calibration.held_out import predicted_s, prediction_errors
 from simulator.host_costs import (
     ALONE_ERROR,
     CROWDED_ERROR,
+    DRIFT_ERROR,
     GATHERED_REQUEST,
     GATHERED_SUM,
     Constants,
@@ -99,12 +100,34 @@ def test_it_costs_to_sleep_more_often_than_where_one_batch_after_another_passes(
 def test_unrest_of_a_short_measurement_is_no_error_of_a_prediction(told: bool) -> None:
     generator = np.random.default_rng(3)
     measured = []
-    for number, point in enumerate([*map(made_up, drawn(60)), *map(crowded, of_crowds())]):
+    for point in mixed():
         noise, unrest = 0.08 * generator.standard_normal(2)
-        thread_s = {thread: seconds * float(np.exp(noise)) for thread, seconds in point.thread_s.items()}
-        span_s = {stage: seconds * float(np.exp(noise)) for stage, seconds in point.span_s.items()}
-        measured.append((number * 37 % 84, replace(point, thread_s=thread_s, span_s=span_s, unrest=abs(float(unrest)) if told else 0.0)))
-    in_time = [point for _, point in sorted(measured, key=lambda each: each[0])]
-    errors = prediction_errors(in_time, 2.0, KNOWN)
-    assert set(errors) == {ALONE_ERROR, CROWDED_ERROR}
+        measured.append(replace(slower(point, float(np.exp(noise))), unrest=abs(float(unrest)) if told else 0.0))
+    errors = prediction_errors(measured, 2.0, KNOWN)
+    assert set(errors) == {ALONE_ERROR, CROWDED_ERROR, DRIFT_ERROR}
     assert (errors[ALONE_ERROR] < 0.06) == told
+
+
+def test_what_points_of_one_time_have_in_common_is_the_machines_drift() -> None:
+    generator = np.random.default_rng(4)
+    points = mixed()
+    noise = 0.03 * generator.standard_normal(len(points))
+    drift = 0.15 * np.sin(np.linspace(0.0, 12.0, len(points)))
+    still, drifting = (
+        prediction_errors([slower(point, float(np.exp(by))) for point, by in zip(points, each, strict=True)], 2.0, KNOWN)
+        for each in (noise, noise + drift)
+    )
+    assert drifting[DRIFT_ERROR] > 0.07 > 0.04 > still[DRIFT_ERROR]
+    assert drifting[ALONE_ERROR] < 0.06
+
+
+def mixed() -> list[PointTimes]:
+    """Return lone and crowded points in an order in which both kinds stand between one another."""
+    points = [*map(made_up, drawn(60)), *map(crowded, of_crowds())]
+    return [points[number * 37 % len(points)] for number in range(len(points))]
+
+
+def slower(point: PointTimes, times: float) -> PointTimes:
+    """Return a point of which every thread has taken so many times longer."""
+    thread_s = {thread: seconds * times for thread, seconds in point.thread_s.items()}
+    return replace(point, thread_s=thread_s, span_s={stage: seconds * times for stage, seconds in point.span_s.items()})
