@@ -39,8 +39,11 @@ def test_clocks_of_the_threads_tell_what_a_batch_costs() -> None:
     assert other.memory_s > 0.0
     assert 0.0 <= other.unrest < 1.0  # of one half of the measurement against the other
     assert one.sleeps["embedding_worker", "main"] >= 1.0  # it waits for servers in each batch
-    # One batch after another: its threads' work is what a batch takes, but for what two cores do side by side.
-    assert 0.5 < sum(other.thread_s.values()) / other.step_s < 1.7
+    # One batch after another: its threads' work is what a batch takes, but for what two cores do side by side, and for what other
+    # work of the machine keeps it waiting.
+    busy = sum(other.thread_s.values()) / other.step_s
+    assert busy < 1.7
+    assert busy + other.other_cores > 0.5
 
 
 def _open_files() -> int:
