@@ -127,7 +127,7 @@ def test_runs_go_round_all_cases_and_each_is_kept() -> None:
         overrides=TINY,
         profile=PROFILE[1],
         options=coordinator.Options(device="cpu", save=False),
-        limits=validation.Limits(seconds=1.0, repeats=2, target=0.9),
+        limits=validation.Limits(seconds=4.0, repeats=2, target=0.9),
     )
     runs: list[str] = []
     kept: list[list[int]] = []
