@@ -141,5 +141,5 @@ def pace_lines(validation: Validation) -> list[str]:
     if not paces:
         return []
     said = f"{min(paces):.2f} to {max(paces):.2f} times as long as at the calibration"
-    source = "by the memory probe in each run, and by points of the calibration measured again between runs"
+    source = "by a probe in each run, and by points of the calibration measured again between runs"
     return [f"Pace: work took {said} ({source}); each case is simulated at its pace."]

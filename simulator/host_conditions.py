@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from math import exp
 
+from persia.readings import Readings
 from simulator.host_costs import ARITHMETIC, FLOAT_BYTES, Constants, Quantities, bytes_moved, identifier, stage_seconds, stage_terms
 
 _FIXED = ("batch", "layer", "server", "message", "request", "meeting_message")  # paid per that, however much a batch holds
 _CACHED_BYTES = 2e6  # of a batch, that cores' own caches hold from stage to stage, about
 _BUSY_MEMORY = 2e8  # bytes of rows a second that ask for half of the bandwidth: amid those of a calibration's crowded points
+
+READING_EXPONENTS = ("host.memory_exponent", "host.core_exponent")
+"""The constants that hold with which exponent work follows each of a probe's readings, on average."""
 
 ARITHMETIC_EXPONENT = "host.pace.arithmetic_memory"
 """The exponent with which plain arithmetic follows the pace."""
@@ -132,11 +136,18 @@ def pace_exponents(profile: Constants, q: Quantities) -> dict[str, float]:
     return found
 
 
-def memory_pace(profile: Constants, memory_s: float, *, crowded: bool) -> float:
-    """Return how many times longer work takes than usual, on average, where the memory probe's reads take this."""
-    return float((memory_s / usual_memory_s(profile, crowded=crowded)) ** profile["host.memory_exponent"])
+def told_pace(profile: Constants, readings: Readings, *, crowded: bool) -> float:
+    """Return how many times longer work takes than usual, on average, where the probe reads this."""
+    slower = readings.slower_than(usual_readings(profile, crowded=crowded))
+    return exp(sum(profile[name] * each for name, each in zip(READING_EXPONENTS, slower, strict=True)))
 
 
-def usual_memory_s(profile: Constants, *, crowded: bool) -> float:
-    """Return what the memory probe's reads took at the calibration, on average, beside idle cores or on a crowded machine."""
-    return profile["host.crowded_memory_s" if crowded else "host.memory_s"]
+def usual_readings(profile: Constants, *, crowded: bool) -> Readings:
+    """Return what the probe read at the calibration, on average, beside idle cores or on a crowded machine."""
+    return Readings(*(profile[name] for name in usual_reading_names(crowded=crowded)))
+
+
+def usual_reading_names(*, crowded: bool) -> tuple[str, ...]:
+    """Return the constants that hold the usual readings."""
+    prefix = "host.crowded_" if crowded else "host."
+    return tuple(prefix + name for name in Readings._fields)

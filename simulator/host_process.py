@@ -22,6 +22,8 @@ from simulator.streams import Noise
 
 Then = Callable[..., None]
 
+_TCP_PAYLOAD = 1448 / 1514  # of an Ethernet frame (RFC 894), beside headers of Ethernet (14 bytes), IP (20), TCP with timestamps (32)
+
 
 class HostProcess(Process):
     """A process with its threads: `main` carries out, `io` moves bytes, `beside` trains where it is a rank."""
@@ -139,5 +141,5 @@ def limited_links(scenario: Scenario) -> dict[tuple[str, str], Link]:
     for link in scenario.cluster.network.links:
         if link.bandwidth is not None:
             for pair in ((link.source, link.target), (link.target, link.source)):
-                links[pair] = Link(link.bandwidth / 8.0)
+                links[pair] = Link(_TCP_PAYLOAD * link.bandwidth / 8.0)
     return links

@@ -1,7 +1,7 @@
 """How far a prediction from calibrated constants may be off: an interval, wider outside what the calibration has covered.
 
 The calibration has predicted points that it had not fitted (simulator.calibration.held_out), as they are predicted here: what it
-erred by, one batch at a time or several, is the error.  The machine's pace comes on top where it is not known: that of its memory,
+erred by, one batch at a time or several, is the error.  The machine's pace comes on top where it is not known: what a probe tells,
 and what is the matter with it besides.  A throughput is taken to err as the processor time of a batch does.
 """
 
@@ -22,7 +22,7 @@ def predict(scenario: Scenario, profile: Profile, samples_per_s: float) -> Predi
     q = quantities(scenario)
     variance = profile[CROWDED_ERROR if is_crowded(scenario) else ALONE_ERROR] ** 2
     if scenario.simulation.pace is None:
-        variance += (profile["host.memory_exponent"] * profile["host.memory_cv"]) ** 2 + profile[DRIFT_ERROR] ** 2
+        variance += profile["host.told_pace_cv"] ** 2 + profile[DRIFT_ERROR] ** 2
     outside, farthest = [], 0.0
     for name, covered in profile.domain.items():
         value = float(getattr(q, name))

@@ -29,12 +29,13 @@ ARROWS: dict[str, frozenset[str]] = {
     "persia.__main__": frozenset({"persia.cli"}),
     "persia.cli": frozenset({"persia", "persia.commands"}),
     "persia.commands": frozenset(
-        {"persia", "persia.scenario", "persia.trace", "persia.replaying", "persia.runtime", "reports", "simulator"}
+        {"persia", "persia.readings", "persia.scenario", "persia.trace", "persia.replaying", "persia.runtime", "reports", "simulator"}
     )
     | {"simulator.calibration"},
     "persia.schedule": frozenset(),
     "persia.scenario": frozenset({"persia.schedule", "scenarios"}),
     "persia.trace": frozenset(),
+    "persia.readings": frozenset(),
     "persia.replaying": frozenset({"persia.schedule"}),
     "persia.embedding": frozenset({"persia.embedding.placement"}),
     "persia.embedding.placement": frozenset(),
@@ -43,6 +44,7 @@ ARROWS: dict[str, frozenset[str]] = {
     "persia.runtime": frozenset(
         {
             "persia",
+            "persia.readings",
             "persia.schedule",
             "persia.scenario",
             "persia.trace",
@@ -52,8 +54,8 @@ ARROWS: dict[str, frozenset[str]] = {
             "persia.data",
         }
     ),
-    "simulator": frozenset({"persia.schedule", "persia.scenario", "persia.trace", "persia.embedding.placement"}),
-    "simulator.calibration": frozenset({"persia.scenario", "simulator"}),
+    "simulator": frozenset({"persia.readings", "persia.schedule", "persia.scenario", "persia.trace", "persia.embedding.placement"}),
+    "simulator.calibration": frozenset({"persia.readings", "persia.scenario", "simulator"}),
     "reports": frozenset({"simulator", "persia.trace"}),
     "scenarios": frozenset(),
 }

@@ -171,7 +171,7 @@ def _note(findings: _Findings, scenario: Scenario, measured: Measured, *, crowde
             quantities=quantities(scenario),
             thread_s=measured.thread_s,
             sleeps=measured.sleeps,
-            memory_s=measured.memory_s,
+            readings=measured.readings,
             span_s=measured.span_s,
             step_s=measured.step_s,
             crowded=crowded,

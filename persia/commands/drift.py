@@ -1,9 +1,9 @@
 """How much slower the machine is while cases are measured than when it was calibrated: points of the calibration, measured again.
 
-The memory probe tells of the memory during each run.  What else changes on a machine that others share (the clock of its cores,
-what runs on their other threads, how soon a core that idles is given back), and how far work follows the memory by now, no probe
-beside a run has told, but the batches of a rig do: between the cases points are measured as `persia calibrate` measures them, and
-what they take over what the profile predicts at the memory's pace is how much slower the machine is.  No case has a part in that.
+A probe tells of the machine during each run.  What else changes on a machine that others share (how soon a core that idles is
+given back, say), and how far work follows the probe's readings by now, no probe beside a run has told, but the batches of a rig do:
+between the cases points are measured as `persia calibrate` measures them, and what they take over what the profile predicts at the
+pace that the probe tells is how much slower the machine is.  No case has a part in that.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from itertools import cycle
 from math import exp, log
 
 from persia.commands.rigging import CROWDS, POINTS, measure_point, rig_scenario
+from persia.readings import Readings
 from persia.runtime.rig import Rig
 from persia.scenario import Profile, Scenario, load_profile
 from simulator.calibration.design import crowds, points
-from simulator.host_conditions import usual_memory_s
+from simulator.host_conditions import usual_readings
 from simulator.host_costs import ALONE_ERROR, CROWDED_ERROR, is_crowded
 from simulator.parallel import parallel_map
 from simulator.run import seconds_of_batch
@@ -53,7 +54,7 @@ class References:
         _, measured = measure_point(self._rig, point, crowded=crowded, batches=_BATCHES[crowded], seconds=_SECONDS[crowded])
         at_s = time.time() - 0.5 * measured.batches * measured.step_s
         self.found.append(
-            Reference(settings=point.overrides, crowded=crowded, at_s=at_s, step_s=measured.step_s, memory_s=measured.memory_s)
+            Reference(settings=point.overrides, crowded=crowded, at_s=at_s, step_s=measured.step_s, readings=measured.readings)
         )
 
 
@@ -63,7 +64,7 @@ class Drift:
     def __init__(self, said: Sequence[tuple[Reference, float]], profile: Profile) -> None:
         self.said = said
         self._profile = profile
-        times = self._times([(each.at_s, each.memory_s, each.crowded) for each, _ in said])
+        times = self._times([(each.at_s, each.readings, each.crowded) for each, _ in said])
         self._pace = Pace(times, [each for _, each in said], max(profile[ALONE_ERROR], profile[CROWDED_ERROR]))
 
     @classmethod
@@ -73,26 +74,26 @@ class Drift:
         if constants.machine is None:
             return None
         scenarios = [
-            at_pace(rig_scenario([*each.settings, f"simulation.profile={profile}", f"simulation.steps={_STEPS}"]), each.memory_s)
+            at_pace(rig_scenario([*each.settings, f"simulation.profile={profile}", f"simulation.steps={_STEPS}"]), each.readings)
             for each in references
         ]
         steps_s = parallel_map(seconds_of_batch, scenarios)
         return cls([(each, log(each.step_s / step_s)) for each, step_s in zip(references, steps_s, strict=True)], constants)
 
     def slower(self, case: CaseResult, scenario: Scenario) -> Slower:
-        """Return how many times longer work took than at the calibration, beside what the memory tells, in the runs that count."""
+        """Return how many times longer work took than at the calibration, beside what the probe tells, in the runs that count."""
         crowded = is_crowded(scenario)
         runs = [
-            (each.seconds, (each.at_s, each.memory_s, crowded))
+            (each.seconds, (each.at_s, each.readings, crowded))
             for each in case.repeats
-            if each.used and each.at_s is not None and each.memory_s is not None
+            if each.used and each.at_s is not None and each.readings is not None
         ]
         if not runs:
             return Slower()
         mean, error = self._pace.mean(self._times([each for _, each in runs]), [seconds for seconds, _ in runs])
         return Slower(exp(mean), error)
 
-    def _times(self, read: Sequence[tuple[float, float, bool]]) -> Times:
-        """Return when the memory was read, what that took and whether the machine was crowded, as the pace has it."""
-        slower = [log(memory_s / usual_memory_s(self._profile, crowded=crowded)) for _, memory_s, crowded in read]
-        return Times(at_s=[at_s for at_s, _, _ in read], memory=slower)
+    def _times(self, read: Sequence[tuple[float, Readings, bool]]) -> Times:
+        """Return when the probe looked, what it read and whether the machine was crowded, as the pace has it."""
+        slower = [readings.slower_than(usual_readings(self._profile, crowded=crowded)) for _, readings, crowded in read]
+        return Times(at_s=[at_s for at_s, _, _ in read], slower=slower)

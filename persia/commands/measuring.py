@@ -14,10 +14,11 @@ from typing import Any
 from persia.commands.settling import SETTLING_S, settling_steps
 from persia.commands.simulate import resolved_yaml
 from persia.commands.training import log_digest, result_json
+from persia.readings import Readings
 from persia.runtime import coordinator
 from persia.runtime.coordinator import Options, Outcome, Progress
 from persia.runtime.interrupts import Interrupts
-from persia.runtime.memory_probe import MemoryProbe
+from persia.runtime.probe import Probe
 from persia.runtime.records import TRACES
 from persia.scenario import Scenario
 from persia.trace import Record, Span, StalenessRecord, read_trace
@@ -46,7 +47,7 @@ class TooSlow(Exception):
 class RealRun:
     """What one run says: `gaps_s` between its steps in the measured window, histograms of staleness, mean seconds by stage.
 
-    `timeline` are the spans of a few successive batches; `memory_s` is what the memory probe's reads took in the window, `at_s`
+    `timeline` are the spans of a few successive batches; `readings` are what the probe told of the machine in the window, `at_s` is
     its middle in seconds since the epoch.
     """
 
@@ -56,7 +57,7 @@ class RealRun:
     in_flight: Counter[int]
     stages_s: Mapping[str, float]
     timeline: Sequence[Span]
-    memory_s: float
+    readings: Readings
     at_s: float
     facts: dict[str, Any]
 
@@ -106,12 +107,12 @@ def run_real(
             if scenario.workload.samples > 2 * fewest and now.samples >= fewest / 2:
                 raise TooSlow(now.samples_per_s)
 
-    with MemoryProbe() as memory:
+    with Probe() as probe:
         outcome = coordinator.run(scenario, folder, options=options, progress=progress, interrupts=interrupts)
-    return _measure(scenario, outcome, memory, sorted((folder / "attempts").iterdir())[-1])
+    return _measure(scenario, outcome, probe, sorted((folder / "attempts").iterdir())[-1])
 
 
-def _measure(scenario: Scenario, outcome: Outcome, memory: MemoryProbe, attempt: Path) -> RealRun:
+def _measure(scenario: Scenario, outcome: Outcome, probe: Probe, attempt: Path) -> RealRun:
     """Cut off what comes before the run has settled, and the end.
 
     There nothing is looked up any more, and the last batches have the machine to themselves.
@@ -144,7 +145,7 @@ def _measure(scenario: Scenario, outcome: Outcome, memory: MemoryProbe, attempt:
         in_flight=in_flight_at_lookups(lookups, pushes, ends_s[0], ends_s[-1]),
         stages_s=stages(spans),
         timeline=_timeline(spans, ranks),
-        memory_s=memory.mean_s(outcome.began_at_s + ends_s[0], outcome.began_at_s + ends_s[-1]),
+        readings=probe.mean(outcome.began_at_s + ends_s[0], outcome.began_at_s + ends_s[-1]),
         at_s=outcome.began_at_s + 0.5 * (ends_s[0] + ends_s[-1]),
         facts=shared_facts(result),
     )

@@ -142,7 +142,7 @@ def _repeat(measured: _Run, used: bool) -> Repeat:
         seconds=run.seconds,
         noise=noise,
         used=used,
-        memory_s=run.memory_s,
+        readings=run.readings,
         at_s=run.at_s,
     )
 

@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from persia.readings import Readings
 from persia.runtime.attempt import Attempt, Options, Outcome, RankDied, RunFailed
 from persia.runtime.coordinator import prepared_session
 from persia.runtime.interrupts import Interrupts
-from persia.runtime.memory_probe import MemoryProbe
 from persia.runtime.plan import make_plan
+from persia.runtime.probe import Probe
 from persia.runtime.processes import Processes
 from persia.runtime.records import TRACES
 from persia.scenario import Scenario
@@ -41,8 +42,8 @@ class Measured:
 
     `thread_s[role, thread]` is processor time: `main` (the role's own), `io` (the transport's), `other` (a rank's training
     thread); `sleeps` how often such a thread waited for something to do; `span_s[stage]` is the processor time of each stage of
-    the trace; `step_s` the time from batch to batch; `other_cores` what other work of the machine used meanwhile; `memory_s` what
-    the memory probe's reads took; `unrest` how far the processor time of a batch in either half of the measurement is from the
+    the trace; `step_s` the time from batch to batch; `other_cores` what other work of the machine used meanwhile; `readings` what
+    the probe told of it; `unrest` how far the processor time of a batch in either half of the measurement is from the
     mean, over it: what a restless machine makes of the mean's error, with one degree of freedom.
     """
 
@@ -53,7 +54,7 @@ class Measured:
     step_s: float
     other_cores: float
     noise_cv: float
-    memory_s: float
+    readings: Readings
     unrest: float
 
 
@@ -125,11 +126,11 @@ class Rig:
             session, state, _ = cleanup.enter_context(prepared_session(plan, folder, None, outcome.began_at_s, Options(save=False)))
             attempt = _RigAttempt(plan, session, state, Options(save=False), outcome, lambda progress: None, self._interrupts, ())
             cleanup.callback(attempt.close)
-            with MemoryProbe() as memory:
+            with Probe() as probe:
                 attempt.measure(warm_batches, warm_seconds, batches, seconds)
             self.resident_gib = attempt.resident_gib
         trained_s = np.array(outcome.trained_s) + outcome.began_at_s
-        return _measured(trained_s, attempt.clocks, memory, Path(session.attempt), outcome.began_at_s)
+        return _measured(trained_s, attempt.clocks, probe, Path(session.attempt), outcome.began_at_s)
 
 
 @contextmanager
@@ -193,7 +194,7 @@ def thread_use(pid: int) -> dict[str, Use]:
     return dict(used)
 
 
-def _measured(trained_s: Any, clocks: tuple[_Clocks, _Clocks, _Clocks], memory: MemoryProbe, attempt: Path, began_at_s: float) -> Measured:
+def _measured(trained_s: Any, clocks: tuple[_Clocks, _Clocks, _Clocks], probe: Probe, attempt: Path, began_at_s: float) -> Measured:
     """Return the means between the first reading of the clocks and the last."""
     first, _, last = clocks
     place = np.interp([each.at_s for each in clocks], trained_s, np.arange(len(trained_s)))
@@ -219,6 +220,6 @@ def _measured(trained_s: Any, clocks: tuple[_Clocks, _Clocks, _Clocks], memory: 
         step_s=wall_s / batches,
         other_cores=(os.cpu_count() or 1) - (sum(used_s.values()) + last.others_s - first.others_s) / wall_s,
         noise_cv=float(sum(map(np.std, used.values())) / sum(map(np.mean, used.values()))),
-        memory_s=memory.mean_s(first.at_s, last.at_s),
+        readings=probe.mean(first.at_s, last.at_s),
         unrest=float(abs(halves_s[1] - halves_s[0]) / sum(halves_s)),
     )

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import fsum, log
-from statistics import fmean, geometric_mean
+from math import fsum
+from statistics import fmean
 from typing import NamedTuple
 
+from persia.readings import Readings, mean_readings
 from simulator.host_conditions import beside_idle_s, crowd_factors, crowd_idle, crowd_terms, footprint, other_ranks, slowdowns, stage_paces
 from simulator.host_costs import (
     GATHERED_REQUEST,
@@ -55,7 +56,7 @@ class PointTimes:
     """One point: a batch's quantities, processor seconds by (role, thread) and of each stage's spans, seconds from batch to batch.
 
     `sleeps` is how often a batch's threads waited for something to do, of a process's own thread as a simulation of the point counts it,
-    once there is one; `memory_s` is what the memory probe's reads took meanwhile.
+    once there is one; `readings` are what the probe told of the machine meanwhile.
     At a crowded point several batches are under way at once.  `beside` is for each stage which part of its work is done beside busy
     cores, as far as that is known, 0..1.
     """
@@ -65,7 +66,7 @@ class PointTimes:
     sleeps: Mapping[tuple[str, str], float]
     span_s: Mapping[str, float]
     step_s: float
-    memory_s: float
+    readings: Readings
     crowded: bool = False
     reduction: str = ""  # the kind of all-reduce that its ranks take part in
     gathered: bool = False  # servers sum the gradients of several ranks (mode sync) before they apply them
@@ -109,27 +110,27 @@ def equations(points: Sequence[PointTimes], crowding: Constants | None = None, c
 class Usual:
     """The usual conditions, of which all constants are, means over the points.
 
-    They are the memory probe's seconds beside idle cores and on a crowded machine, and a batch's footprint.
+    They are what the probe reads beside idle cores and on a crowded machine, and a batch's footprint.
     """
 
-    memory_s: float
-    crowded_memory_s: float
+    readings: Readings
+    crowded_readings: Readings
     footprint: float
 
     @classmethod
     def of(cls, points: Sequence[PointTimes]) -> Usual:
-        """Return the means over the points, of the seconds the geometric one; without crowded points those of the others count."""
+        """Return the means over the points, of what was read the geometric ones; without crowded points those of the others count."""
         alone = [point for point in points if not point.crowded]
         crowded = [point for point in points if point.crowded] or alone
         return cls(
-            memory_s=geometric_mean(point.memory_s for point in alone),
-            crowded_memory_s=geometric_mean(point.memory_s for point in crowded),
+            readings=mean_readings((point.readings, 1.0) for point in alone),
+            crowded_readings=mean_readings((point.readings, 1.0) for point in crowded),
             footprint=fmean(footprint(point.quantities) for point in alone),
         )
 
-    def slower(self, point: PointTimes) -> float:
-        """Return how much slower than usual the memory was at a point, as a logarithm."""
-        return log(point.memory_s / (self.crowded_memory_s if point.crowded else self.memory_s))
+    def slower(self, point: PointTimes) -> tuple[float, float]:
+        """Return how much slower than usual the memory and the cores were at a point, as logarithms."""
+        return point.readings.slower_than(self.crowded_readings if point.crowded else self.readings)
 
     def larger(self, point: PointTimes) -> float:
         """Return how far a point's footprint is from the usual one."""

@@ -32,8 +32,8 @@ _CLIPPED, _SHARED_ROUNDS = 2.0, 3  # deviations beyond which a stage says no mor
 _EXPONENTS = 0.0, 2.0  # bounds of what all stages have in common
 _APART = 0.2  # about how far a stage's exponent is from the common one
 _ARITHMETIC, _ARITHMETIC_APART = 0.5, 0.5  # the exponent of plain arithmetic: between not at all and as the rest
-_MACHINE, _PRIOR_OF_MACHINE = 0.7, 0.4  # exponent of the machine's reading as far as the points do not tell, and the weight of that
-_OWN = 0.2  # part of what all stages share at a point, beyond the machine's reading, that is kept from constants: by held-out points
+_MACHINE, _PRIOR_OF_MACHINE = 0.4, 0.4  # exponent of each reading of the machine as far as the points do not tell, and the weight of that
+_OWN = 0.2  # part of what all stages share at a point, beyond the machine's readings, that is kept from constants: by held-out points
 _PRIOR_OF_SIZES = 0.5  # weight of that what all stages have in common does not follow a size: within 0.2 where points err by a tenth
 
 
@@ -88,10 +88,12 @@ def fit(equations: Sequence[Equation], about_one: Collection[str] = ()) -> Fitte
     relative = ((measured_s - expected_s) / scale)[kept]
     used = solution > 0.0
     variance = float(relative @ relative) / max(1, len(relative) - int(used.sum()))
-    matrix = (counts / scale[:, None])[kept][:, used]
+    matrix = (counts / scale[:, None])[kept]
+    told = used & (np.abs(matrix).max(axis=0) > 0.0)
+    matrix = matrix[:, told]
     columns = np.abs(matrix).max(axis=0)
-    errors = np.zeros(len(names))
-    errors[used] = np.sqrt(np.maximum(0.0, np.diag(np.linalg.pinv((matrix / columns).T @ (matrix / columns))) * variance)) / columns
+    errors = np.where(used, solution, 0.0)  # of what no point tells that is kept: as large as it is
+    errors[told] = np.sqrt(np.maximum(0.0, np.diag(np.linalg.pinv((matrix / columns).T @ (matrix / columns))) * variance)) / columns
     return Fitted(
         constants=dict(zip(names, solution.tolist(), strict=True)),
         errors=dict(zip(names, errors.tolist(), strict=True)),
@@ -112,11 +114,11 @@ class Paces:
 
     All stages share a point's pace; each follows it with its own `sensitivity`, one on average, but for what is `arithmetic`,
     and the size of a batch with exponents of its own.  The pace follows what was read of the machine with the `machine`
-    exponent.
+    exponents.
     """
 
     of_points: Sequence[float]
-    machine: float
+    machine: Sequence[float]
     sensitivity: Mapping[str, float]
     arithmetic: float
     sizes: Mapping[str, Sequence[float]]
@@ -126,27 +128,28 @@ def fit_all(
     equations: Mapping[str, Sequence[Equation]],
     sizes: Sequence[Sequence[float]],
     *,
-    machine: Sequence[float] | None = None,
+    machine: Sequence[Sequence[float]] | None = None,
     exponents: Mapping[str, Sequence[float]] | None = None,
     arithmetic: str = "",
     about_one: Collection[str] = (),
 ) -> tuple[dict[str, Fitted], Paces]:
     """Return the fit of every stage, and every point's pace.
 
-    Equations, how large each point's batch is and how much slower than usual the machine was by what was read, as a logarithm,
-    both zero where all is as usual, stand in the order of the points.  What all stages have in common is no constant of a
+    Equations, how large each point's batch is and how much slower than usual the machine was by what was read of it, as logarithms,
+    all zero where all is as usual, stand in the order of the points.  What all stages have in common is no constant of a
     stage's: a machine that others share is faster at one moment and slower at the next.  A point's pace is a mean of its
     stages' residuals, those of a stage that is often apart from the others count less; how a stage follows it, unless `exponents`
     say that for each point, and the size of a batch differs from the others as far as its residuals beside theirs say so, apart
     from what the constant `arithmetic` makes of a stage.  Constants are those of the usual conditions.  Of a pace that no reading
     tells they see the greater part: what all stages share at a point may be the machine's as well as the batch's.
     """
-    size, read = np.array(sizes), np.array([0.0] * len(sizes) if machine is None else machine)
+    size, read = np.array(sizes), np.array([[]] * len(sizes) if machine is None else machine)
+    readings = read.shape[1]
     design = np.column_stack([np.ones(len(size)), read, size])
     bounds = [-np.inf, *[_EXPONENTS[0]] * (design.shape[1] - 1)], [np.inf, *[_EXPONENTS[1]] * (design.shape[1] - 1)]
     none, about = np.zeros(size.shape[1]), np.full(size.shape[1], _APART)  # how far apart stages' exponents of a size are expected to be
-    prior = np.diag([0.0, _PRIOR_OF_MACHINE, *[_PRIOR_OF_SIZES] * size.shape[1]])[1:]
-    supposed = prior @ np.array([0.0, _MACHINE, *none])
+    prior = np.diag([0.0, *[_PRIOR_OF_MACHINE] * readings, *[_PRIOR_OF_SIZES] * size.shape[1]])[1:]
+    supposed = prior @ np.array([0.0, *[_MACHINE] * readings, *none])
     expected, within = np.array([0.0, _ARITHMETIC - 1.0, *none]), np.array([_APART, _ARITHMETIC_APART, *about])  # those of paces, too
     of_rest, of_arithmetic = dict.fromkeys(equations, 1.0), _ARITHMETIC
     paces, pace = {stage: np.ones(len(size)) for stage in equations}, np.zeros(len(size))
@@ -158,9 +161,9 @@ def fit_all(
             logs[stage] = _logs(each, fitted[stage])
         shared = _shared(np.array(list(logs.values())))
         solved = lsq_linear(np.vstack([design, prior]), np.append(shared, supposed), bounds).x
-        of_machine, of_size = float(solved[1]), solved[2:]
+        of_machine, of_size = solved[1 : 1 + readings], solved[1 + readings :]
         before, pace = pace, shared - solved[0] - size @ of_size
-        taken_out = of_machine * read + _OWN * (pace - of_machine * read)
+        taken_out = _OWN * pace + (1.0 - _OWN) * read @ of_machine
         of_sizes = {}
         for stage, each in logs.items():
             if exponents is None:
@@ -179,7 +182,7 @@ def fit_all(
             break
     return fitted, Paces(
         of_points=np.exp(pace).tolist(),
-        machine=of_machine,
+        machine=of_machine.tolist(),
         sensitivity=of_rest,
         arithmetic=of_arithmetic,
         sizes={stage: each.tolist() for stage, each in of_sizes.items()},

@@ -22,7 +22,7 @@ from simulator.calibration.equations import (
     reduction_equations,
 )
 from simulator.calibration.machine import fit_machine
-from simulator.host_conditions import memory_pace, stage_paces
+from simulator.host_conditions import stage_paces, told_pace
 from simulator.host_costs import ALONE_ERROR, CROWDED_ERROR, DRIFT_ERROR, Constants
 from simulator.parallel import parallel_map
 
@@ -63,8 +63,8 @@ def _errors(points: Sequence[PointTimes], cores: float, known: Mapping[str, floa
 
 
 def predicted_s(point: PointTimes, constants: Constants, cores: float) -> float:
-    """Return the processor seconds of a batch that constants predict, at the pace that the memory probe told of."""
-    pace = memory_pace(constants, point.memory_s, crowded=point.crowded)
+    """Return the processor seconds of a batch that constants predict, at the pace that the probe told of."""
+    pace = told_pace(constants, point.readings, crowded=point.crowded)
     paces = stage_paces(constants, point.quantities, pace)
     seconds = {stage: paces[stage] * each for stage, each in beside_s(point, constants, cores).items()}
     if point.reduction:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import exp
+from operator import mul
 from statistics import pstdev
 
 from simulator.calibration.equations import (
@@ -23,12 +24,14 @@ from simulator.calibration.equations import (
 from simulator.calibration.fit import Fitted, fit, fit_all
 from simulator.host_conditions import (
     ARITHMETIC_EXPONENT,
+    READING_EXPONENTS,
     condition_exponents,
     crowd_exponents,
     crowd_factors,
     crowding,
     factors_of,
     pace_exponents,
+    usual_reading_names,
 )
 from simulator.host_costs import (
     ARITHMETIC,
@@ -100,13 +103,13 @@ def _fit_alone(points: Sequence[PointTimes], usual: Usual, crowding: Constants |
         machine=[usual.slower(point) for point in alone],
         arithmetic=ARITHMETIC,
     )
-    of_alone = iter(idle.of_points)
-    paces = [exp(idle.machine * usual.slower(point)) if point.crowded else next(of_alone) for point in points]
+    of_alone, told = iter(idle.of_points), [sum(map(mul, idle.machine, usual.slower(point))) for point in points]
+    paces = [exp(slower) if point.crowded else next(of_alone) for point, slower in zip(points, told, strict=True)]
     constants = {
-        "host.memory_s": usual.memory_s,
-        "host.crowded_memory_s": usual.crowded_memory_s,
-        "host.memory_exponent": idle.machine,
-        "host.memory_cv": pstdev(map(usual.slower, points)),
+        **dict(zip(usual_reading_names(crowded=False), usual.readings, strict=True)),
+        **dict(zip(usual_reading_names(crowded=True), usual.crowded_readings, strict=True)),
+        **dict(zip(READING_EXPONENTS, idle.machine, strict=True)),
+        "host.told_pace_cv": pstdev(told),
         "host.footprint": usual.footprint,
         ARITHMETIC_EXPONENT: idle.arithmetic,
         GATHERED_REQUEST: 1.0,

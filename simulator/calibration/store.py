@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from persia.readings import Readings
 from persia.scenario import load_profile
 from simulator.calibration.equations import PointTimes
 from simulator.calibration.fit import Fitted, interval
@@ -62,7 +63,7 @@ def write_points(path: Path, points: Sequence[PointTimes]) -> None:
             "unrest": point.unrest,
             "thread_s": _joined(point.thread_s),
             "sleeps": _joined(point.sleeps),
-            "memory_s": point.memory_s,
+            "readings": point.readings._asdict(),
             "span_s": dict(point.span_s),
             "beside": dict(point.beside),
         }
@@ -82,7 +83,7 @@ def read_points(path: Path) -> list[PointTimes]:
             thread_s=_split(row["thread_s"]),
             sleeps=_split(row["sleeps"]),
             span_s=row["span_s"],
-            memory_s=row["memory_s"],
+            readings=Readings(**row["readings"]),
             beside=row["beside"],
             gathered=row["gathered"],
             unrest=row["unrest"],

@@ -1,7 +1,7 @@
 """How quiet the machine is while something is measured: what the hypervisor and other processes took of its cores.
 
 Linux only, as the runtime: `/proc/stat` tells all processes' processor time and what the hypervisor took.  How fast the memory
-is meanwhile, persia.runtime.memory_probe tells.
+is meanwhile, persia.runtime.probe tells.
 """
 
 from __future__ import annotations

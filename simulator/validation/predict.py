@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from persia.readings import Readings
 from persia.scenario import Scenario, load_profile
 from persia.trace import Span
-from simulator.host_conditions import memory_pace
+from simulator.host_conditions import READING_EXPONENTS, told_pace
 from simulator.host_costs import is_crowded
 from simulator.parallel import parallel_map
 from simulator.result import Interval, SimulationResult
@@ -21,7 +22,7 @@ _TRAIN = frozenset({"host work", "forward + backward", "all-reduce", "optimizer"
 
 
 class Slower(NamedTuple):
-    """How many times longer work took than at the calibration, beside what the memory tells; the standard error of its logarithm."""
+    """How many times longer work took than at the calibration, beside what a probe tells; the standard error of its logarithm."""
 
     times: float = 1.0
     error: float = 0.0
@@ -42,7 +43,7 @@ def predict_at_pace(
 ) -> list[CaseResult]:
     """Return the cases, those that have been measured predicted at the pace that the machine had meanwhile.
 
-    `slower` tells how many times longer work took than at the calibration, beside what the memory probe tells; an interval is wider
+    `slower` tells how many times longer work took than at the calibration, beside what the probe tells; an interval is wider
     as far as that is not known.
 
     Raises:
@@ -51,7 +52,7 @@ def predict_at_pace(
     measured = [case for case in cases if case.measured is not None]
     usual = [scenario_of(case) for case in measured]
     paces = [slower(case, scenario) for case, scenario in zip(measured, usual, strict=True)]
-    scenarios = [at_pace(scenario, case.memory_s, pace.times) for scenario, case, pace in zip(usual, measured, paces, strict=True)]
+    scenarios = [at_pace(scenario, case.readings, pace.times) for scenario, case, pace in zip(usual, measured, paces, strict=True)]
     predicted = {
         case.name: replace(case, simulated=world, predicted=widened(interval, pace.error), pace=scenario.simulation.pace)
         for case, pace, scenario, (world, interval) in zip(measured, paces, scenarios, parallel_map(predict, scenarios), strict=True)
@@ -59,15 +60,15 @@ def predict_at_pace(
     return [predicted.get(case.name, case) for case in cases]
 
 
-def at_pace(scenario: Scenario, memory_s: float | None, slower: float = 1.0) -> Scenario:
-    """Return the scenario at the pace that the memory probe tells of, and so many times slower.
+def at_pace(scenario: Scenario, readings: Readings | None, slower: float = 1.0) -> Scenario:
+    """Return the scenario at the pace that the probe tells of, and so many times slower.
 
     Nothing is known of it where the profile was not calibrated.
     """
     profile = load_profile(scenario.simulation.profile)
-    if memory_s is None or "host.memory_s" not in profile:
+    if readings is None or READING_EXPONENTS[0] not in profile:
         return scenario
-    pace = memory_pace(profile, memory_s, crowded=is_crowded(scenario)) * slower
+    pace = told_pace(profile, readings, crowded=is_crowded(scenario)) * slower
     return scenario.model_copy(update={"simulation": scenario.simulation.model_copy(update={"pace": pace})})
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import exp, log
 from statistics import fmean, median
 from typing import Any
 
+from persia.readings import Readings, mean_readings
 from persia.trace import Span
 from simulator.result import Interval, Staleness, StepTime
 from simulator.validation.metrics import coverage, kendall_tau, kolmogorov_smirnov, regret_pct, signed_error_pct, wasserstein_1
@@ -45,7 +45,7 @@ class World:
 class Repeat:
     """One real run of a case: its throughput, steps and seconds after the warm-up; what disturbed it; whether it counts.
 
-    `memory_s` is what the memory probe's reads took meanwhile, `at_s` its middle in seconds since the epoch; None where not known.
+    `readings` are what the probe told of the machine meanwhile, `at_s` is its middle in seconds since the epoch; None where not known.
     """
 
     samples_per_s: Interval
@@ -53,13 +53,13 @@ class Repeat:
     seconds: float
     noise: Noise
     used: bool
-    memory_s: float | None = None
+    readings: Readings | None = None
     at_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """A point of the calibration, measured between the cases: its settings, when, from batch to batch, and the memory probe's reads.
+    """A point of the calibration, measured between the cases: its settings, when, from batch to batch, and the probe's readings.
 
     `crowded`: several batches are under way at once; `at_s` is in seconds since the epoch.
     """
@@ -68,7 +68,7 @@ class Reference:
     crowded: bool
     at_s: float
     step_s: float
-    memory_s: float
+    readings: Readings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ class CaseResult:
     """One case; where it could not be run, `failure` says why and a world is missing.
 
     `predicted` is the simulation's 90 % interval of the throughput, its inputs' uncertainty included; `pace` is how many times
-    longer work took than at the calibration, as the memory probe and references have told.
+    longer work took than at the calibration, as the probe and references have told.
     """
 
     name: str
@@ -96,9 +96,10 @@ class CaseResult:
         return None if self.measured is None or self.simulated is None else (self.measured, self.simulated)
 
     @property
-    def memory_s(self) -> float | None:
-        """Return what the memory probe's reads took in the runs that count."""
-        return mean_memory_s([repeat for repeat in self.repeats if repeat.used])
+    def readings(self) -> Readings | None:
+        """Return what the probe told of the machine in the runs that count; None where unknown."""
+        known = [(repeat.readings, repeat.seconds) for repeat in self.repeats if repeat.used and repeat.readings is not None]
+        return mean_readings(known) if known else None
 
     @property
     def error_pct(self) -> float | None:
@@ -154,12 +155,6 @@ class CaseResult:
         if distance > most:
             found.append(f"staleness off by {distance:.2f} versions, at most {most:.2f} is allowed")
         return found
-
-
-def mean_memory_s(repeats: Sequence[Repeat]) -> float | None:
-    """Return the geometric mean of what the memory probe's reads took, each weighed by its run's seconds; None where unknown."""
-    known = [(repeat.memory_s, repeat.seconds) for repeat in repeats if repeat.memory_s is not None]
-    return exp(sum(log(each_s) * seconds for each_s, seconds in known) / sum(seconds for _, seconds in known)) if known else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from persia.readings import Readings
 from persia.trace import Span
 from simulator.result import Interval, Staleness, StepTime
 from simulator.validation.noise import Noise
 from simulator.validation.result import Ablation, CaseResult, Reference, Repeat, Validation, World
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def to_json(validation: Validation) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def to_json(validation: Validation) -> dict[str, Any]:
         "misses": validation.misses,
         "cases": [_case(case, spans=case.name in shown) for case in validation.cases],
         "ablation": [asdict(row) for row in validation.ablation],
-        "references": [asdict(each) for each in validation.references],
+        "references": [{**asdict(each), "readings": each.readings._asdict()} for each in validation.references],
     }
 
 
@@ -50,12 +51,20 @@ def _case(case: CaseResult, *, spans: bool) -> dict[str, Any]:
         "staleness_ks": case.staleness_ks,
         "staleness_w1_most": case.staleness_most,
         "disturbed": case.disturbed,
-        "memory_s": case.memory_s,
+        "readings": _readings(case.readings),
         "pace": case.pace,
-        "repeats": [{**asdict(repeat), "disturbance": repeat.noise.disturbance} for repeat in case.repeats],
+        "repeats": [_repeat(repeat) for repeat in case.repeats],
         "failure": case.failure,
         "misses": case.misses,
     }
+
+
+def _repeat(repeat: Repeat) -> dict[str, Any]:
+    return {**asdict(repeat), "readings": _readings(repeat.readings), "disturbance": repeat.noise.disturbance}
+
+
+def _readings(readings: Readings | None) -> dict[str, float] | None:
+    return None if readings is None else readings._asdict()
 
 
 def _world(world: World | None, *, spans: bool) -> dict[str, Any] | None:
@@ -89,7 +98,7 @@ def from_json(data: Mapping[str, Any]) -> Validation:
         command=data["command"],
         cases=[_read_case(case) for case in data["cases"]],
         ablation=[Ablation(**row) for row in data["ablation"]],
-        references=[Reference(**row) for row in data.get("references", ())],
+        references=[Reference(**{**row, "readings": Readings(**row["readings"])}) for row in data.get("references", ())],
     )
 
 
@@ -115,7 +124,7 @@ def _read_repeat(data: Mapping[str, Any]) -> Repeat:
         seconds=data["seconds"],
         noise=Noise(**data["noise"]),
         used=data["used"],
-        memory_s=data.get("memory_s"),
+        readings=None if data["readings"] is None else Readings(**data["readings"]),
         at_s=data.get("at_s"),
     )
 

@@ -3,8 +3,9 @@
 * quota: the parameter servers run in a control group that gives them a fraction of a core;
 * link: the parameter servers run in a network namespace of their own, behind a cable whose rate `tc` limits.
 
-The simulator is told the quota or the rate, and the machine's pace as `persia validate` tells it.  Prints measured and simulated
-samples/s and the signed error.  Needs root, control groups and iproute2; what is not permitted here is skipped, with the reason.
+The simulator is told the quota or the rate, and the machine's pace: with a quota as `persia validate` tells it, by its probe and by
+references between runs; behind a slow link, which decides by itself, by the probe.  Prints measured and simulated samples/s and the
+signed error.  Needs root, control groups and iproute2; what is not permitted here is skipped, with the reason.
 """
 
 from __future__ import annotations
@@ -26,13 +27,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from persia.commands.drift import Drift  # noqa: E402
 from persia.commands.simulate import resolved_yaml  # noqa: E402
-from persia.runtime.memory_probe import MemoryProbe  # noqa: E402
+from persia.commands.validation import Limits, Setting, validate_cases  # noqa: E402
+from persia.readings import Readings  # noqa: E402
+from persia.runtime.coordinator import Options  # noqa: E402
+from persia.runtime.probe import Probe  # noqa: E402
 from persia.scenario import Scenario  # noqa: E402
 from simulator.calibration.store import default_profile_path  # noqa: E402
 from simulator.run import simulate  # noqa: E402
 from simulator.validation.cases import Case  # noqa: E402
-from simulator.validation.predict import at_pace  # noqa: E402
+from simulator.validation.predict import at_pace, predict_at_pace  # noqa: E402
 
 CASE = {
     "schedule.mode": "hybrid",
@@ -50,6 +55,7 @@ CASE = {
 QUOTAS_CORES = (0.1, 0.2, 0.4)
 RATES_MBIT = (100, 200, 400)
 SECONDS = 10.0
+HELD_OUT = "workload.data.held_out_samples=256"
 
 
 class Skipped(Exception):
@@ -57,11 +63,11 @@ class Skipped(Exception):
 
 
 def scenario_of(profile: Path, *overrides: str) -> Scenario:
-    return Case(name="shrunk", settings=CASE).scenario([f"simulation.profile={profile}", "workload.data.held_out_samples=256", *overrides])
+    return Case(name="shrunk", settings=CASE).scenario([f"simulation.profile={profile}", HELD_OUT, *overrides])
 
 
-def predicted(scenario: Scenario, memory_s: float | None = None) -> float:
-    return simulate(at_pace(scenario, memory_s), steps=400).throughput.samples_per_s.mean
+def predicted(scenario: Scenario, readings: Readings | None = None) -> float:
+    return simulate(at_pace(scenario, readings), steps=400).throughput.samples_per_s.mean
 
 
 def sized(scenario: Scenario, samples_per_s: float) -> Scenario:
@@ -71,15 +77,15 @@ def sized(scenario: Scenario, samples_per_s: float) -> Scenario:
     return scenario.model_copy(update={"workload": scenario.workload.model_copy(update={"samples": steps * step})})
 
 
-def train(words: Sequence[str], file: Path, folder: Path, *more: str) -> tuple[float, float]:
-    """Train for real; return samples/s, and what the memory probe's reads took."""
+def train(words: Sequence[str], file: Path, folder: Path, *more: str) -> tuple[float, Readings]:
+    """Train for real; return samples/s, and what the probe told of the machine."""
     command = [*words, sys.executable, "-m", "persia", "train", str(file), "--json", "--out", str(folder / "run"), *more]
     began_s = time.time()
-    with MemoryProbe() as memory:
+    with Probe() as probe:
         done = subprocess.run(command, cwd=folder, env=dict(os.environ, PYTHONPATH=str(ROOT)), capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr)
-    return float(json.loads(done.stdout)["throughput"]["samples_per_s"]["mean"]), memory.mean_s(began_s, time.time())
+    return float(json.loads(done.stdout)["throughput"]["samples_per_s"]["mean"]), probe.mean(began_s, time.time())
 
 
 @contextmanager
@@ -109,13 +115,13 @@ def control_group(quota_cores: float) -> Iterator[Path]:
 
 
 @contextmanager
-def servers_in(group: Path) -> Iterator[None]:
-    """Put every parameter server that appears meanwhile into the group."""
-    over = threading.Event()
+def servers_in(group: Path) -> Iterator[threading.Event]:
+    """Put every parameter server that appears while the event is set into the group."""
+    over, running = threading.Event(), threading.Event()
 
     def look() -> None:
         while not over.wait(0.05):
-            for path in Path("/proc").glob("[0-9]*/comm"):
+            for path in Path("/proc").glob("[0-9]*/comm") if running.is_set() else ():
                 try:
                     if path.read_text(encoding="utf-8").startswith("server-"):
                         (group / "cgroup.procs").write_text(path.parent.name)
@@ -125,21 +131,40 @@ def servers_in(group: Path) -> Iterator[None]:
     looker = threading.Thread(target=look, daemon=True)
     looker.start()
     try:
-        yield
+        yield running
     finally:
         over.set()
         looker.join()
 
 
 def with_quota(profile: Path, quota_cores: float) -> tuple[float, float]:
-    """Return measured and simulated samples/s with servers of so many cores each."""
-    scenario = scenario_of(profile, f"cluster.tiers.parameter_server.cpu_quota={quota_cores}")
-    simulated = predicted(scenario)
-    with tempfile.TemporaryDirectory() as place, control_group(quota_cores) as group, servers_in(group):
-        file = Path(place) / "scenario.yaml"
-        file.write_text(resolved_yaml(sized(scenario, simulated)), encoding="utf-8")
-        measured, memory_s = train((), file, Path(place))
-    return measured, predicted(scenario, memory_s)
+    """Return measured and simulated samples/s with servers of so many cores each; those of references have no quota."""
+    settings = {**CASE, "cluster.tiers.parameter_server.cpu_quota": str(quota_cores)}
+    limits = Limits(seconds=SECONDS, repeats=2)
+    setting = Setting(overrides=[HELD_OUT], profile=str(profile), options=Options(device="cpu", save=False), limits=limits)
+    with control_group(quota_cores) as group, servers_in(group) as running:
+
+        def show(name: str, said: str, fraction: float) -> None:
+            if said.startswith("run"):
+                running.set()
+
+        found = validate_cases(
+            [Case(name="shrunk", settings=settings)],
+            setting,
+            kind="scenarios",
+            machine={},
+            seed=None,
+            show=show,
+            keep=lambda validation: running.clear(),
+        )
+    drift = Drift.of(found.references, str(profile))
+    if drift is None:
+        raise Skipped("the profile was not calibrated")
+    (case,) = predict_at_pace(found.cases, lambda case: setting.scenario(Case(name=case.name, settings=case.settings)), drift.slower)
+    if case.worlds is None:
+        raise RuntimeError(case.failure)
+    measured, simulated = (world.samples_per_s.mean for world in case.worlds)
+    return measured, simulated
 
 
 @contextmanager
@@ -221,8 +246,8 @@ def with_rate(profile: Path, rate_mbit: int) -> tuple[float, float]:
         )
         try:
             more = ("--rendezvous", meet, "--bind", "10.214.9.1", "--elsewhere", "parameter-server:0")
-            measured, memory_s = train(("ip", "netns", "exec", here), file, folder, *more)
-            return measured, predicted(scenario, memory_s)
+            measured, readings = train(("ip", "netns", "exec", here), file, folder, *more)
+            return measured, predicted(scenario, readings)
         finally:
             server.kill()
             server.wait()

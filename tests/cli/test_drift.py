@@ -16,9 +16,10 @@ pytest.importorskip("zmq")
 from persia.commands.drift import Drift
 from persia.commands.exits import ExitCode
 from persia.commands.rigging import rig_scenario
+from persia.readings import Readings
 from persia.scenario import load_profile
 from simulator.calibration.design import crowds, points
-from simulator.host_conditions import usual_memory_s
+from simulator.host_conditions import usual_readings
 from simulator.result import Interval
 from simulator.run import simulate
 from simulator.validation.noise import Noise
@@ -36,14 +37,18 @@ def drift(said: Sequence[tuple[Reference, float]]) -> Drift:
     return Drift(said, PROFILE)
 
 
-def reference(*, crowded: bool, at_s: float, memory: float = 1.0) -> Reference:
-    memory_s = memory * usual_memory_s(PROFILE, crowded=crowded)
-    return Reference(settings=(), crowded=crowded, at_s=at_s, step_s=1.0, memory_s=memory_s)
+def slow(*, crowded: bool, core: float) -> Readings:
+    """What is read where a core takes so many times as long as usually."""
+    usual = usual_readings(PROFILE, crowded=crowded)
+    return usual._replace(core_s=core * usual.core_s)
 
 
-def case(*runs: tuple[float, float], memory: float = 1.0) -> CaseResult:
-    """A case in mode sync with runs at these times, of so many seconds; the memory's reads took so many times as long as usually."""
-    memory_s = memory * usual_memory_s(PROFILE, crowded=False)
+def reference(*, crowded: bool, at_s: float, core: float = 1.0) -> Reference:
+    return Reference(settings=(), crowded=crowded, at_s=at_s, step_s=1.0, readings=slow(crowded=crowded, core=core))
+
+
+def case(*runs: tuple[float, float], core: float = 1.0) -> CaseResult:
+    """A case in mode sync with runs at these times, of so many seconds; a core took so many times as long as usually."""
     quiet = Noise(steal_fraction=0.0, foreign_fraction=0.0)
     repeats = [
         Repeat(
@@ -53,16 +58,16 @@ def case(*runs: tuple[float, float], memory: float = 1.0) -> CaseResult:
             noise=quiet,
             used=True,
             at_s=at_s,
-            memory_s=memory_s,
+            readings=slow(crowded=False, core=core),
         )
         for at_s, seconds in runs
     ]
     return CaseResult(name="a case", mode="sync", settings={}, repeats=repeats)
 
 
-def said(drift: float, *at_s: float, crowded: bool = False, memory: float = 1.0) -> list[tuple[Reference, float]]:
-    """References that took so much longer, as a logarithm, where the memory's reads took so many times as long as usually."""
-    return [(reference(crowded=crowded, at_s=each, memory=memory), drift) for each in at_s]
+def said(drift: float, *at_s: float, crowded: bool = False, core: float = 1.0) -> list[tuple[Reference, float]]:
+    """References that took so much longer, as a logarithm, where a core took so many times as long as usually."""
+    return [(reference(crowded=crowded, at_s=each, core=core), drift) for each in at_s]
 
 
 def test_a_profile_that_was_not_calibrated_has_no_drift() -> None:
@@ -86,12 +91,12 @@ def test_references_of_the_time_are_believed_more_than_others() -> None:
     assert log(between.times) == pytest.approx(0.5 * (log(before.times) + log(after.times)))
 
 
-def test_references_tell_how_far_work_follows_the_memory() -> None:
-    """Where both are slower at once by a fifth more than the profile says, so is a case whose memory is slow."""
-    usual, slow = said(0.0, *map(float, range(40))), said(0.2 * log(1.5), *map(float, range(40)), memory=1.5)
+def test_references_tell_how_far_work_follows_the_probe() -> None:
+    """Where both are slower at once by a fifth more than the profile says, so is a case with a slow core."""
+    usual, slow = said(0.0, *map(float, range(40))), said(0.2 * log(1.5), *map(float, range(40)), core=1.5)
     both = drift([*usual, *slow])
-    for memory in (1.0, 1.25, 1.5):
-        assert log(both.slower(case((20.0, 3.0), memory=memory), LONE).times) == pytest.approx(0.2 * log(memory), abs=0.01)
+    for core in (1.0, 1.25, 1.5):
+        assert log(both.slower(case((20.0, 3.0), core=core), LONE).times) == pytest.approx(0.2 * log(core), abs=0.01)
 
 
 def test_a_pace_is_known_the_better_the_more_references_stand_around_it() -> None:
@@ -107,14 +112,15 @@ def test_references_that_disagree_make_a_prediction_less_certain() -> None:
     assert apart.slower(case((0.0, 3.0)), LONE).error > 2.0 * agreeing.slower(case((0.0, 3.0)), LONE).error
 
 
-def test_what_a_reference_says_is_what_it_took_over_what_is_predicted_at_the_memorys_pace() -> None:
-    memory_s = {False: load_profile(CALIBRATED)["host.memory_s"], True: load_profile(CALIBRATED)["host.crowded_memory_s"]}
+def test_what_a_reference_says_is_what_it_took_over_what_is_predicted_at_the_pace_the_probe_tells() -> None:
     measured = []
     for crowded, point in ((False, points(4)[3]), (True, crowds(1)[0])):
         scenario = rig_scenario([*point.overrides, f"simulation.profile={CALIBRATED}", "simulation.steps=40"])
         step_s = scenario.workload.batch_size / simulate(scenario).throughput.samples_per_s.mean
-        usual = Reference(settings=point.overrides, crowded=crowded, at_s=0.0, step_s=step_s, memory_s=memory_s[crowded])
-        measured += [usual, replace(usual, step_s=1.3 * step_s), replace(usual, memory_s=1.2 * usual.memory_s)]
+        readings = usual_readings(PROFILE, crowded=crowded)
+        usual = Reference(settings=point.overrides, crowded=crowded, at_s=0.0, step_s=step_s, readings=readings)
+        slow_memory = readings._replace(memory_s=1.2 * readings.memory_s)
+        measured += [usual, replace(usual, step_s=1.3 * step_s), replace(usual, readings=slow_memory)]
     found = Drift.of(measured, CALIBRATED)
     assert found is not None
     for usual, slower, slow_memory in zip(*[iter(each for _, each in found.said)] * 3, strict=True):
@@ -136,5 +142,5 @@ def test_references_are_measured_between_runs_and_kept(persia: Persia) -> None:
     before, between, *behind = (each["at_s"] for each in said["references"])
     first, second = (repeat["at_s"] for each in said["cases"] for repeat in each["repeats"])
     assert before < first < between < second < min(behind)
-    assert all(each["step_s"] > 0.0 and each["memory_s"] > 0.0 for each in said["references"])
+    assert all(each["step_s"] > 0.0 and all(each_s > 0.0 for each_s in each["readings"].values()) for each in said["references"])
     assert said["cases"][1]["pace"] is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,7 @@ def test_one_case_for_real(persia: Persia) -> None:
         100 * (case["simulated"]["throughput"]["samples_per_s"]["mean"] / case["measured"]["throughput"]["samples_per_s"]["mean"] - 1)
     )
     assert case["repeats"][0]["noise"].keys() == {"steal_fraction", "foreign_fraction"}
-    assert case["repeats"][0]["memory_s"] > 0.0
+    assert all(each_s > 0.0 for each_s in case["repeats"][0]["readings"].values())
     assert all(repeat["steps"] >= 10 for repeat in case["repeats"])
 
 
@@ -127,7 +128,7 @@ def test_runs_go_round_all_cases_and_each_is_kept() -> None:
         overrides=TINY,
         profile=PROFILE[1],
         options=coordinator.Options(device="cpu", save=False),
-        limits=validation.Limits(seconds=4.0, repeats=2, target=0.9),
+        limits=validation.Limits(seconds=1.0, repeats=2, target=0.9),
     )
     runs: list[str] = []
     kept: list[list[int]] = []
@@ -147,10 +148,11 @@ def test_runs_go_round_all_cases_and_each_is_kept() -> None:
         show=show,
         keep=lambda so_far: kept.append([len(each.repeats) for each in so_far.cases]),
     )
-    assert runs[:4] == ["grid-18", "grid-24", "grid-18", "grid-24"]
-    counts = [sum(each) for each in kept]
-    assert counts == sorted(counts)  # a run that is far slower than predicted is planned anew, and counts for none
-    assert all(2 <= number <= 4 for number in kept[-1])
+    assert runs[:2] == ["grid-18", "grid-24"]
+    assert runs[2:3] == ["grid-18"] or kept[-1][0] == 1  # one run is enough where it took half as long again as all should
+    grown = [sum(each) for each, _ in groupby(kept)]  # a run that is far slower than predicted is planned anew, and counts for none
+    assert grown == list(range(grown[0], grown[-1] + 1))
+    assert all(1 <= number <= 4 for number in kept[-1])
     assert all(0.0 <= fraction <= 1.0 for fraction in fractions)
     assert all(case.worlds is not None and not case.failure for case in found.cases)
 

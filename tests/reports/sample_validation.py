@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from persia.readings import Readings
 from persia.trace import Span
 from simulator.result import Interval, StepTime
 from simulator.statistics import staleness_from_histogram
@@ -45,7 +46,8 @@ def case(
 ) -> CaseResult:
     """One case; `stale` shifts the simulated staleness by whole versions."""
     histogram = {0: 1.0, 1: 2.0, 2: 1.0}
-    run = Repeat(samples_per_s=interval(measured), steps=100, seconds=6.0, noise=noise, used=True, memory_s=2e-4)
+    readings = Readings(memory_s=2e-4, core_s=5e-5)
+    run = Repeat(samples_per_s=interval(measured), steps=100, seconds=6.0, noise=noise, used=True, readings=readings)
     return CaseResult(
         name=name,
         mode=mode,

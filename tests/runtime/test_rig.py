@@ -36,7 +36,7 @@ def test_clocks_of_the_threads_tell_what_a_batch_costs() -> None:
     assert other.step_s > one.step_s
     # Both are processor time, of windows that differ by a batch at each end.
     assert other.span_s["lookup"] + other.span_s["update"] <= other.thread_s["parameter_server", "main"] * 1.3
-    assert other.memory_s > 0.0
+    assert min(other.readings) > 0.0
     assert 0.0 <= other.unrest < 1.0  # of one half of the measurement against the other
     assert one.sleeps["embedding_worker", "main"] >= 1.0  # it waits for servers in each batch
     # One batch after another: its threads' work is what a batch takes, but for what two cores do side by side, and for what other

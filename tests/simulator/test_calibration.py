@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("scipy")
 
+from persia.readings import Readings
 from persia.scenario import load_profile, load_scenario
 from simulator.calibration.design import crowds, points
 from simulator.calibration.equations import (
@@ -30,6 +31,7 @@ from simulator.calibration.machine import fit_machine
 from simulator.calibration.store import Calibrated, read_points, write_points, write_profile
 from simulator.host_conditions import (
     ARITHMETIC_EXPONENT,
+    READING_EXPONENTS,
     beside_idle_s,
     condition_exponents,
     crowd_exponents,
@@ -37,6 +39,7 @@ from simulator.host_conditions import (
     factors_of,
     slowdowns,
     stage_paces,
+    usual_reading_names,
 )
 from simulator.host_costs import (
     ARITHMETIC,
@@ -57,7 +60,7 @@ BASE = grid()[0].base
 PROFILE = Path(__file__).with_name("calibrated.yaml")
 
 
-MEMORY_S = 6e-5
+READINGS = Readings(memory_s=6e-5, core_s=5e-5)
 
 
 def drawn(count: int) -> list[Quantities]:
@@ -165,7 +168,7 @@ def made_up(q: Quantities, paces: Mapping[str, float] | None = None) -> PointTim
         "update": 0.6 * spent["server"],
     }
     step_s = sum(thread.values()) - spent["loader"] + 10 * 2e-4
-    return PointTimes(quantities=q, thread_s=thread, sleeps=usual_sleeps(q), span_s=spans, step_s=step_s, memory_s=MEMORY_S)
+    return PointTimes(quantities=q, thread_s=thread, sleeps=usual_sleeps(q), span_s=spans, step_s=step_s, readings=READINGS)
 
 
 def test_every_stage_is_fitted_from_the_clocks_of_threads() -> None:
@@ -218,8 +221,9 @@ REDUCE |= {"host.reduce.overlapped_s_per_step": 2e-3, TRAINING_TOGETHER: 0.15}
 
 def conditions(footprint: float, *, sensitive: bool) -> dict[str, float]:
     """Return what a machine's conditions make of its work: a lot, or nothing."""
-    found = {"host.memory_s": MEMORY_S, "host.crowded_memory_s": MEMORY_S, "host.footprint": footprint}
-    found |= {"host.memory_exponent": 0.8, ARITHMETIC_EXPONENT: 0.2 if sensitive else 1.0}
+    found = {name: each_s for crowded in (False, True) for name, each_s in zip(usual_reading_names(crowded=crowded), READINGS, strict=True)}
+    found |= dict(zip(READING_EXPONENTS, (0.8, 0.5), strict=True))
+    found |= {"host.footprint": footprint, ARITHMETIC_EXPONENT: 0.2 if sensitive else 1.0}
     for stage in stage_terms(drawn(1)[0]):
         memory, size = condition_exponents(stage)
         of_stage = (0.9, 0.1, 0.2, 0.3, 0.4) if stage == "train" else (1.0, 0.4, 0.2, 0.1, 0.2)
@@ -230,9 +234,9 @@ def conditions(footprint: float, *, sensitive: bool) -> dict[str, float]:
     return found
 
 
-def read(point: PointTimes, slower: float) -> PointTimes:
-    """Return the point where the memory was so much slower than usual, as a logarithm."""
-    return replace(point, memory_s=MEMORY_S * float(np.exp(slower)))
+def read(point: PointTimes, *slower: float) -> PointTimes:
+    """Return the point where the memory and the cores were so much slower than usual, as logarithms."""
+    return replace(point, readings=Readings(*(each_s * float(np.exp(each)) for each_s, each in zip(READINGS, slower, strict=True))))
 
 
 def all_planted(q: Quantities) -> dict[str, float]:
@@ -268,7 +272,7 @@ def crowded(
         sleeps=usual_sleeps(q),
         span_s=spans,
         step_s=step_s,
-        memory_s=MEMORY_S,
+        readings=READINGS,
         crowded=True,
         reduction=reduction,
     )
@@ -281,17 +285,17 @@ def test_what_slows_a_machine_is_no_constant_of_a_stages() -> None:
     of_machine = conditions(Usual.of([made_up(q) for q in shapes]).footprint, sensitive=True)
     measured = []
     for q in shapes:
-        slower = 0.3 * generator.standard_normal()
-        pace = float(np.exp(0.8 * slower + 0.02 * generator.standard_normal()))
-        measured.append(read(made_up(q, stage_paces(all_planted(q) | of_machine, q, pace)), slower))
+        slower = 0.3 * generator.standard_normal(2)
+        pace = float(np.exp(slower @ (0.8, 0.5) + 0.02 * generator.standard_normal()))
+        measured.append(read(made_up(q, stage_paces(all_planted(q) | of_machine, q, pace)), *slower.tolist()))
     usual = Usual.of(measured)
     sizes, slower_at = [[usual.larger(point)] for point in measured], [usual.slower(point) for point in measured]
     found, told = fit_all(equations(measured), sizes, machine=slower_at, arithmetic=ARITHMETIC)
-    assert told.machine == pytest.approx(0.8, abs=0.06)
+    assert told.machine == pytest.approx([0.8, 0.5], abs=0.06)
     assert told.sensitivity["train"] == pytest.approx(0.9 * told.sensitivity["server"], abs=0.1)
     assert told.arithmetic == pytest.approx(0.2 * told.sensitivity["server"], abs=0.1)
     assert told.sizes["train"][0] < told.sizes["server"][0] - 0.1
-    assert np.std(np.log(told.of_points) - told.machine * np.array(slower_at)) < 0.05
+    assert np.std(np.log(told.of_points) - np.array(slower_at) @ told.machine) < 0.05
     constants = {name: value for each in found.values() for name, value in each.constants.items()}
     for point, pace in zip(measured, told.of_points, strict=True):
         for stage, terms in stage_terms(point.quantities).items():
@@ -357,30 +361,20 @@ def test_the_all_reduce_is_what_a_training_thread_takes_more() -> None:
     assert {name: found.constants.get(name) for name in REDUCE} == pytest.approx(REDUCE, rel=1e-3)
 
 
-def test_a_machine_with_many_cores_knows_no_crowding() -> None:
-    measured = [made_up(q) for q in drawn(40)]
-    idle = [replace(crowded(q, "after_backward"), step_s=10.0) for q in drawn(8)]
-    machine = fit_machine([*measured, *idle], 64.0, KNOWN)
-    assert {machine.constants[name] for name in all_factors()} == {1.0}
-    assert machine.constants["host.memory_s"] == pytest.approx(MEMORY_S)
-    assert {machine.constants[name] for stage in stage_terms(measured[0].quantities) for name in crowd_exponents(stage)} == {0.0}
-    assert machine.paces == pytest.approx([1.0] * 48, abs=0.05)
-
-
 def test_a_whole_machine_is_found_again() -> None:
     """Alone and crowded points, each at a pace of its own, of a machine that memory and footprint slow."""
     generator = np.random.default_rng(7)
     shapes = of_crowds()
     alone = drawn(96)
     of_machine = conditions(Usual.of([made_up(q) for q in alone]).footprint, sensitive=True)
-    slower = 0.3 * generator.standard_normal(120)
-    paces = np.exp(0.8 * slower + 0.02 * generator.standard_normal(120)).tolist()
+    slower = 0.3 * generator.standard_normal((120, 2))
+    paces = np.exp(slower @ (0.8, 0.5) + 0.02 * generator.standard_normal(120)).tolist()
     measured = [
         read(
             made_up(q, stage_paces(all_planted(q) | of_machine, q, pace))
             if number % 5
             else crowded(q, busy=0.9, pace=pace, of_machine=of_machine),
-            float(slower[number]),
+            *slower[number].tolist(),
         )
         for number, (q, pace) in enumerate(
             zip([shapes[number // 5] if number % 5 == 0 else alone[number - number // 5 - 1] for number in range(120)], paces, strict=True)
@@ -388,7 +382,7 @@ def test_a_whole_machine_is_found_again() -> None:
     ]
     reducing = [crowded(q, "overlapped", of_machine=of_machine) for q in drawn(8)]
     machine = fit_machine([*measured, *reducing], 2.0, KNOWN)
-    assert machine.constants["host.memory_exponent"] == pytest.approx(0.8, abs=0.1)
+    assert [machine.constants[name] for name in READING_EXPONENTS] == pytest.approx([0.8, 0.5], abs=0.1)
     assert np.std(np.log(np.array(machine.paces[: len(paces)]) / paces)) < 0.06
     constants = {**machine.constants, **{name: value for each in machine.fitted.values() for name, value in each.constants.items()}}
     for point, pace in zip(measured, machine.paces, strict=False):

@@ -9,9 +9,22 @@ import pytest
 
 from simulator.calibration.equations import CROWDED_MEETING, crowd_equations
 from simulator.calibration.fit import fit
-from simulator.host_conditions import crowd_exponents, memory_pace, slowdowns, traffic
-from simulator.host_costs import MEETING
-from tests.simulator.test_calibration import FACTORS, MEMORY_S, all_factors, all_planted, conditions, crowded, drawn, of_crowds, planted
+from simulator.calibration.machine import fit_machine
+from simulator.host_conditions import crowd_exponents, slowdowns, told_pace, traffic, usual_readings
+from simulator.host_costs import MEETING, stage_terms
+from tests.simulator.test_calibration import (
+    FACTORS,
+    KNOWN,
+    READINGS,
+    all_factors,
+    all_planted,
+    conditions,
+    crowded,
+    drawn,
+    made_up,
+    of_crowds,
+    planted,
+)
 
 
 def test_servers_that_sum_a_step_say_nothing_of_what_a_batch_costs_them() -> None:
@@ -43,8 +56,20 @@ def test_a_batch_that_walks_through_more_rows_is_slowed_more_beside_busy_cores()
             assert slowed / slowdowns(constants, few, crowded=True)[stage] == pytest.approx(np.exp(more), rel=1e-6), stage
 
 
-def test_a_pace_is_read_from_memory_beside_what_is_usual_there() -> None:
-    constants = conditions(0.6, sensitive=False) | {"host.crowded_memory_s": 0.5 * MEMORY_S}
-    assert memory_pace(constants, MEMORY_S, crowded=False) == pytest.approx(1.0)
-    assert memory_pace(constants, 2.0 * MEMORY_S, crowded=False) == pytest.approx(2.0**0.8)
-    assert memory_pace(constants, 0.5 * MEMORY_S, crowded=True) == pytest.approx(1.0)  # a core that is awake reads faster
+def test_a_pace_is_what_a_probe_reads_beside_what_is_usual_there() -> None:
+    awake = READINGS._replace(memory_s=0.5 * READINGS.memory_s)  # a core that is awake reads faster
+    constants = conditions(0.6, sensitive=False) | {"host.crowded_memory_s": awake.memory_s}
+    assert told_pace(constants, READINGS, crowded=False) == pytest.approx(1.0)
+    assert told_pace(constants, READINGS._replace(memory_s=2.0 * READINGS.memory_s), crowded=False) == pytest.approx(2.0**0.8)
+    assert told_pace(constants, READINGS._replace(core_s=2.0 * READINGS.core_s), crowded=False) == pytest.approx(2.0**0.5)
+    assert told_pace(constants, awake, crowded=True) == pytest.approx(1.0)
+
+
+def test_a_machine_with_many_cores_knows_no_crowding() -> None:
+    measured = [made_up(q) for q in drawn(40)]
+    idle = [replace(crowded(q, "after_backward"), step_s=10.0) for q in drawn(8)]
+    machine = fit_machine([*measured, *idle], 64.0, KNOWN)
+    assert {machine.constants[name] for name in all_factors()} == {1.0}
+    assert usual_readings(machine.constants, crowded=False) == pytest.approx(READINGS)
+    assert {machine.constants[name] for stage in stage_terms(measured[0].quantities) for name in crowd_exponents(stage)} == {0.0}
+    assert machine.paces == pytest.approx([1.0] * 48, abs=0.05)

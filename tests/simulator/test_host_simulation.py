@@ -14,6 +14,7 @@ from persia.scenario import Scenario, ScenarioError
 from persia.schedule.log import read_log, replay
 from simulator import core, host_conditions, processor
 from simulator.host_costs import TRAINING_TOGETHER
+from simulator.host_process import limited_links
 from simulator.result import SimulationResult
 from simulator.run import simulate
 from simulator.validation.cases import draw, grid
@@ -120,6 +121,8 @@ def test_a_limited_link_bounds_the_speed() -> None:
     name = "grid-23"
     link = "cluster.network.links=[{from: embedding_worker, to: parameter_server, bandwidth: 100Mbps}]"
     assert speed(name, link) < 0.5 * speed(name)
+    there, back = limited_links(case(name, link)).values()
+    assert there.bytes_per_s == back.bytes_per_s == pytest.approx(100e6 / 8 * 1448 / 1514)  # the rest are headers
 
 
 def test_a_prediction_says_how_far_it_may_be_off_and_widens_outside_what_was_measured() -> None:

@@ -11,8 +11,8 @@ from simulator.uncertainty import widened
 from simulator.validation.pace import Pace, Times
 
 
-def times(*at_s: float, memory: float = 0.0) -> Times:
-    return Times(at_s=at_s, memory=[memory] * len(at_s))
+def times(*at_s: float, core: float = 0.0) -> Times:
+    return Times(at_s=at_s, slower=[(0.0, core)] * len(at_s))
 
 
 def test_where_nothing_was_seen_nothing_has_changed_as_far_as_is_supposed() -> None:
@@ -20,7 +20,7 @@ def test_where_nothing_was_seen_nothing_has_changed_as_far_as_is_supposed() -> N
     mean, error = nothing.mean(times(5.0), [1.0])
     assert mean == 0.0
     assert error == pytest.approx(0.1 * sqrt(times(5.0).covariance(times(5.0))[0, 0]))
-    assert nothing.mean(times(5.0, memory=0.2), [1.0])[1] > error  # work may follow the memory otherwise than is known
+    assert nothing.mean(times(5.0, core=0.2), [1.0])[1] > error  # work may follow the probe otherwise than is known
 
 
 def test_a_mean_over_times_is_that_of_the_means() -> None:
