@@ -35,24 +35,24 @@ class Probe:
         generator = np.random.default_rng(0)
         self._values = generator.random(_VALUES, dtype=np.float32)
         self._places = generator.integers(0, _VALUES, (_LOOKS, _READS))
-        self._ends = os.pipe()
         self._taken: list[tuple[float, Readings]] = []
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, name="probe", daemon=True)
 
     def __enter__(self) -> Probe:
         read_at(self._values, self._places[0])
+        self._out, self._into = os.pipe()
+        os.set_blocking(self._into, False)  # a pipe may hold less than a message: then it takes a part
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._over.set()
         self._thread.join()
-        for end in self._ends:
+        for end in (self._out, self._into):
             os.close(end)
 
     def _look(self) -> None:
-        out, into = self._ends
         for places in cycle(self._places):
             if self._over.wait(_EVERY_S):
                 return
@@ -60,8 +60,7 @@ class Probe:
             read_at(self._values, places)
             read_s = time.thread_time()
             for _ in range(_MESSAGES):
-                os.write(into, _MESSAGE)
-                os.read(out, len(_MESSAGE))
+                os.read(self._out, os.write(self._into, _MESSAGE))
             self._taken.append((time.time(), Readings(read_s - began_s, time.thread_time() - read_s)))
 
     def mean(self, start_s: float, end_s: float) -> Readings:

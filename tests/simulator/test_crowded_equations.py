@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from simulator.calibration.equations import CROWDED_MEETING, crowd_equations
+from simulator.calibration.equations import CROWDED_MEETING, Equation, crowd_equations
 from simulator.calibration.fit import fit
 from simulator.calibration.machine import fit_machine
 from simulator.host_conditions import crowd_exponents, slowdowns, told_pace, traffic, usual_readings
@@ -73,3 +73,11 @@ def test_a_machine_with_many_cores_knows_no_crowding() -> None:
     assert usual_readings(machine.constants, crowded=False) == pytest.approx(READINGS)
     assert {machine.constants[name] for stage in stage_terms(measured[0].quantities) for name in crowd_exponents(stage)} == {0.0}
     assert machine.paces == pytest.approx([1.0] * 48, abs=0.05)
+
+
+def test_a_factor_that_only_a_spoilt_point_tells_is_as_uncertain_as_it_is_large() -> None:
+    sound = [Equation({"a": float(size)}, size * (1.0 + 0.001 * (-1) ** size)) for size in range(1, 21)]
+    found = fit([*sound, Equation({"a": 1.0, "b": 1.0}, 50.0)], about_one=("b",))
+    assert found.left_out == 1
+    assert found.constants == pytest.approx({"a": 1.0, "b": 1.0}, rel=1e-3)
+    assert found.errors["b"] == found.constants["b"] > 100.0 * found.errors["a"]
